@@ -1,0 +1,55 @@
+//! Every bound of the engine, in one table. `docs/limits.md` is its page for users.
+//!
+//! A full queue, window or batch answers with a typed refusal; nothing here ever grows, blocks or
+//! drops silently.
+
+use core::time::Duration;
+
+/// Members of one group, voters and learners together.
+pub const MEMBERS_MAX: usize = 64;
+/// Term runs one append message may span. A longer range is cut and sent in parts.
+pub const TERM_RUNS_PER_MESSAGE_MAX: usize = 4;
+/// Payload bytes of one append message. One entry larger than that travels alone.
+pub const APPEND_BYTES_MAX: u64 = 1 << 20;
+/// Entries of one append message.
+pub const APPEND_ENTRIES_MAX: u64 = 4096;
+/// Append messages in flight to one peer of one group.
+pub const INFLIGHT_MESSAGES_MAX: usize = 64;
+/// Payload bytes in flight to one peer of one group.
+pub const INFLIGHT_BYTES_MAX: u64 = 8 << 20;
+/// Payload bytes a leader has appended and not yet committed, per group. Beyond it proposals are
+/// refused as busy.
+pub const UNCOMMITTED_BYTES_MAX: u64 = 32 << 20;
+/// Reads waiting for one confirmation round of one group.
+pub const READS_WAITING_MAX: usize = 16_384;
+/// Bytes of one run of the log's metadata: neighbouring small appends of one term share a run.
+pub const RUN_BYTES_MAX: u64 = 64 << 10;
+/// Bytes of one snapshot chunk.
+pub const SNAPSHOT_CHUNK_BYTES: u64 = 256 << 10;
+/// Snapshot chunks in flight to one peer of one group.
+pub const SNAPSHOT_CHUNKS_IN_FLIGHT_MAX: u64 = 4;
+/// Writes of one replica that are not yet reported durable.
+pub const WRITES_OUTSTANDING_MAX: usize = 4096;
+/// Groups of one node.
+pub const GROUPS_PER_NODE_MAX: usize = 65_536;
+
+/// Bytes of one operation as a client sends it.
+pub const OPERATION_BYTES_MAX: usize = 1 << 20;
+/// Bytes of one edge label or node key.
+pub const LABEL_BYTES_MAX: usize = 1024;
+/// Bytes of one client id.
+pub const CLIENT_ID_BYTES_MAX: usize = 256;
+/// Nesting of one property value.
+pub const VALUE_DEPTH_MAX: usize = 64;
+/// Outcomes a partition remembers per client.
+pub const SESSION_OUTCOMES_MAX: usize = 4096;
+/// Partitions of one cluster.
+pub const PARTITIONS_MAX: u32 = 4096;
+/// Virtual nodes a node has on the ring unless told otherwise.
+pub const VIRTUAL_NODES: usize = 100;
+/// Client operations in flight on one stream.
+pub const STREAM_IN_FLIGHT_MAX: usize = 4096;
+/// Bytes of one gRPC message.
+pub const GRPC_MESSAGE_BYTES_MAX: usize = 16 << 20;
+/// How long a node keeps the view that a verification asked for.
+pub const VERIFY_VIEW_LIFETIME: Duration = Duration::from_secs(60);
