@@ -4,4 +4,5 @@
 extern crate alloc;
 
 pub mod limits;
+pub mod multiraft;
 pub mod raft;
