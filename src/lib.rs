@@ -4,4 +4,5 @@
 extern crate alloc;
 
 pub mod limits;
+pub mod placement;
 pub mod raft;
