@@ -29,7 +29,17 @@ fn golden_genesis_of_three_nodes_never_changes() {
             format!("{}: {}", group.group, places.join(" "))
         })
         .collect();
-    assert_eq!((format!("{:032x}", state.digest()).as_str(), &places[..]), ("", &["".to_string()][..]));
+    assert_eq!(
+        places,
+        [
+            "g0: r1@n1 r2@n3 r3@n2",
+            "g1: r4@n1 r5@n2 r6@n3",
+            "g2: r7@n2 r8@n1 r9@n3",
+            "g3: r10@n2 r11@n1 r12@n3",
+            "g4: r13@n1 r14@n3 r15@n2",
+        ]
+    );
+    assert_eq!(format!("{:032x}", state.digest()), "e092b1f90120a85a45815a3d8009b82e");
 }
 
 #[test]
