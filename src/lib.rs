@@ -8,5 +8,6 @@ pub mod api;
 #[cfg(feature = "node")]
 pub mod error;
 pub mod limits;
+pub mod multiraft;
 pub mod placement;
 pub mod raft;
