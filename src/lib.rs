@@ -3,5 +3,8 @@
 
 extern crate alloc;
 
+#[cfg(feature = "graph")]
+pub mod graph;
 pub mod limits;
 pub mod raft;
+pub mod storage;
