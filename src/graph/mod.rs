@@ -10,6 +10,8 @@ mod cid;
 mod command;
 mod dag_cbor;
 pub mod digest;
+#[cfg(feature = "node")]
+pub mod json;
 mod machine;
 mod operation;
 mod outcome;
@@ -17,7 +19,11 @@ mod overlay;
 pub mod read;
 mod rows;
 mod session;
+pub mod snapshot;
 mod value;
+
+#[cfg(test)]
+mod tests;
 
 pub use self::{
     block::{Block, EdgeBlock, Generation, Kind, NodeBlock, VersionBlock},

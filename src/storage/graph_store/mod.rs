@@ -6,8 +6,12 @@
 //! change. Durability comes from the log: a commit may be lost in a crash as long as *all* commits after
 //! it are lost too; [`GraphStore::persist`] says when the log may be shortened.
 
+#[cfg(feature = "node")]
+mod fjall;
 mod memory;
 
+#[cfg(feature = "node")]
+pub use self::fjall::{Compaction, FjallStore, FjallView, StoreOptions};
 pub use self::memory::{MemoryStore, MemoryView};
 
 use std::ops::ControlFlow;
