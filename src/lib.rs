@@ -4,4 +4,7 @@
 extern crate alloc;
 
 pub mod limits;
+pub mod multiraft;
+#[cfg(feature = "node")]
+pub mod node;
 pub mod raft;
