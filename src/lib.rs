@@ -7,4 +7,5 @@ pub mod limits;
 pub mod multiraft;
 #[cfg(feature = "node")]
 pub mod node;
+pub mod placement;
 pub mod raft;
