@@ -3,6 +3,10 @@
 
 extern crate alloc;
 
+#[cfg(feature = "node")]
+pub mod api;
+#[cfg(feature = "node")]
+pub mod error;
 pub mod limits;
 pub mod multiraft;
 #[cfg(feature = "node")]
