@@ -78,11 +78,11 @@ impl Coordinator {
     }
 
     /// Carries out one write that is already checked.
-    pub(crate) async fn execute_write(self: &Arc<Self>, write: Write) -> Result<ClientResponse, ClusterError> {
-        let prepared = self.prepare_write(write)?;
+    pub(crate) async fn execute_write(self: &Arc<Self>, write: Write) -> ClientResponse {
+        let prepared = self.prepare_write(write);
         let mut pipeline = Pipeline::new(Arc::clone(self));
         pipeline.admit(prepared);
-        Ok(pipeline.next().await)
+        pipeline.next().await
     }
 
     /// Adds to an answer what helps the client to route the next request.
@@ -190,7 +190,7 @@ impl Coordinator {
     }
 
     /// Looks at this node's own replicas, however old their state: where something is never changes.
-    fn locate_here(&self, cid: &Cid) -> Result<Option<PartitionId>, ClusterError> {
+    pub(crate) fn locate_here(&self, cid: &Cid) -> Result<Option<PartitionId>, ClusterError> {
         for partition in self.routing.partitions() {
             if self.routing.is_here(partition.group()) && self.reads.holds(partition, cid)? {
                 self.locations.remember(*cid, partition);

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use kotoba_db_cluster_proto::v1::{ClientResponse, Forward, ForwardReply};
+use kotoba_db_cluster_proto::v1::{ClientResponse, Forward};
 use tokio::sync::mpsc;
 
 use super::{
@@ -96,11 +96,11 @@ async fn send_answers(
             return;
         }
         left -= count;
-        let replies = ready.drain(..).filter_map(|(place, result)| {
-            let (id, partition) = *writes.get(usize::try_from(place).ok()?)?;
-            Some(ForwardReply { id, response: Some(response(partition, result, &routing)) })
-        });
-        reply.send(replies.collect());
+        for (place, result) in ready.drain(..) {
+            if let Some(&(id, partition)) = usize::try_from(place).ok().and_then(|place| writes.get(place)) {
+                reply.reply(id, response(partition, result, &routing));
+            }
+        }
     }
 }
 

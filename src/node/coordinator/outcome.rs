@@ -8,7 +8,7 @@ use crate::{
     graph::{GraphError, Outcome, Receipt},
     node::{
         handle::{Applied, AppliedOutcome, ProposalResult, RequestError},
-        peers::ForwardError,
+        peers::{ForwardError, ForwardResult},
     },
     placement::PartitionId,
     raft::Refusal,
@@ -63,7 +63,7 @@ pub(super) fn of_proposal(session: &Session, partition: PartitionId, result: Pro
 pub(super) fn of_forward(
     session: &Session,
     partition: PartitionId,
-    result: Result<ClientResponse, ForwardError>,
+    result: ForwardResult,
 ) -> Attempt {
     let mut response = match result {
         Ok(response) => response,
@@ -84,6 +84,7 @@ pub(super) fn of_forward(
 fn of_forward_error(partition: PartitionId, error: &ForwardError) -> Attempt {
     let what = format!("the leader of partition {} cannot be reached: {error}", partition.0);
     match error {
+        ForwardError::Busy => Attempt::Again { failure: ClusterError::new(ErrorCode::Busy, what), uncertain: false },
         ForwardError::Unavailable => {
             Attempt::Again { failure: ClusterError::new(ErrorCode::Unavailable, what), uncertain: false }
         }
@@ -122,6 +123,23 @@ pub(crate) fn of_request(error: RequestError, partition: PartitionId) -> Cluster
         RequestError::Stopping => (ErrorCode::Unavailable, "this node is stopping".to_owned()),
     };
     ClusterError::new(code, what)
+}
+
+/// The state machine's refusal, for people.
+fn of_graph(error: &GraphError, partition: PartitionId) -> ClusterError {
+    let code = match error {
+        GraphError::NotFound { .. } => ErrorCode::NotFound,
+        GraphError::Deleted { .. } => ErrorCode::Deleted,
+        GraphError::WrongKind { .. } => ErrorCode::WrongKind,
+        GraphError::EndpointMissing { .. } | GraphError::EndpointDeleted { .. } => ErrorCode::EndpointMissing,
+        GraphError::TooLarge { .. } | GraphError::TooManyClients => ErrorCode::TooLarge,
+        GraphError::SessionExpired => ErrorCode::SessionExpired,
+        GraphError::RequestReused => ErrorCode::RequestReused,
+        GraphError::Malformed => ErrorCode::MalformedValue,
+    };
+    let text = error.to_string();
+    let what = text.split_once("; next: ").map_or(text.as_str(), |(what, _)| what);
+    ClusterError::new(code, format!("{what}, in partition {}", partition.0))
 }
 
 /// Whether the request may still take effect.

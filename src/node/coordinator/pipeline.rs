@@ -33,7 +33,7 @@ use crate::{
     graph::Cid,
     node::{
         handle::{Command, ProposalResult, Responder},
-        peers::ForwardError,
+        peers::{ForwardResponder, ForwardResult},
     },
     placement::PartitionId,
     raft::PeerId,
@@ -46,10 +46,8 @@ const NO_LEADER_PAUSE: Duration = Duration::from_millis(20);
 /// The longest pause between two attempts.
 const PAUSE_MAX: Duration = Duration::from_millis(160);
 
-/// Something a write waited for, beside the driver.
+/// Something a write had to know first.
 pub(super) enum Event {
-    /// The answer of the node it was forwarded to.
-    Forwarded(u64, Result<ClientResponse, ForwardError>),
     /// Generations of edge targets in one partition; 0 for a node that is not alive.
     Targets(PartitionId, Result<Vec<(u64, u64)>, (Vec<u64>, ClusterError)>),
     /// The partition of an entity; `None` where no partition has it.
@@ -65,6 +63,7 @@ pub(crate) struct Pipeline {
     retries: BTreeSet<(Instant, u64)>,
     targets: TargetChecks,
     applied: (mpsc::UnboundedSender<(u64, ProposalResult)>, mpsc::UnboundedReceiver<(u64, ProposalResult)>),
+    forwarded: (mpsc::UnboundedSender<(u64, ForwardResult)>, mpsc::UnboundedReceiver<(u64, ForwardResult)>),
     events: (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>),
     leaders: watch::Receiver<u64>,
     tick: Interval,
@@ -116,6 +115,7 @@ impl Pipeline {
             retries: BTreeSet::new(),
             targets: TargetChecks::default(),
             applied: mpsc::unbounded_channel(),
+            forwarded: mpsc::unbounded_channel(),
             events: mpsc::unbounded_channel(),
             leaders,
             tick,
@@ -171,6 +171,7 @@ impl Pipeline {
             }
             tokio::select! {
                 Some((token, result)) = self.applied.1.recv() => self.on_applied(token, result),
+                Some((token, result)) = self.forwarded.1.recv() => self.on_forwarded(token, result),
                 Some(event) = self.events.1.recv() => self.on_event(event),
                 Ok(()) = self.leaders.changed() => self.on_leaders_changed(),
                 _ = self.tick.tick() => {
@@ -186,6 +187,9 @@ impl Pipeline {
     fn drain(&mut self) {
         while let Ok((token, result)) = self.applied.1.try_recv() {
             self.on_applied(token, result);
+        }
+        while let Ok((token, result)) = self.forwarded.1.try_recv() {
+            self.on_forwarded(token, result);
         }
         while let Ok(event) = self.events.1.try_recv() {
             self.on_event(event);
@@ -263,10 +267,8 @@ impl Pipeline {
             }
             Route::Peer(peer) => {
                 in_flight.sent_to = Some(peer);
-                let events = self.events.0.clone();
-                self.coordinator.peers.forward_with(peer, partition, command, move |result| {
-                    let _ = events.send(Event::Forwarded(token, result));
-                });
+                let responder = ForwardResponder::Shared { id: token, to: self.forwarded.0.clone() };
+                self.coordinator.peers.forward_with(peer, partition, command, responder);
             }
             Route::Nobody => self.again(token, Attempt::no_leader(partition)),
         }
@@ -281,7 +283,6 @@ impl Pipeline {
 
     fn on_event(&mut self, event: Event) {
         match event {
-            Event::Forwarded(token, result) => self.on_forwarded(token, result),
             Event::Targets(partition, answer) => {
                 self.targets.asking.remove(&partition);
                 self.on_targets(answer);
@@ -290,7 +291,7 @@ impl Pipeline {
         }
     }
 
-    fn on_forwarded(&mut self, token: u64, result: Result<ClientResponse, ForwardError>) {
+    fn on_forwarded(&mut self, token: u64, result: ForwardResult) {
         let Some(in_flight) = self.writes.get(&token) else { return };
         let Some(partition) = in_flight.partition else { return };
         if let Ok(response) = &result {
@@ -305,13 +306,8 @@ impl Pipeline {
             Ok(generations) => {
                 for (token, generation) in generations {
                     let Some(in_flight) = self.writes.get_mut(&token) else { continue };
-                    match in_flight.write.command_for_target(generation) {
-                        Ok(command) => {
-                            in_flight.command = Some(command);
-                            self.attempt(token);
-                        }
-                        Err(failure) => self.fail(token, &failure),
-                    }
+                    in_flight.command = Some(in_flight.write.command_for_target(generation));
+                    self.attempt(token);
                 }
             }
             Err((tokens, failure)) => {
@@ -325,15 +321,12 @@ impl Pipeline {
     fn on_located(&mut self, token: u64, located: Result<Option<PartitionId>, ClusterError>) {
         let Some(in_flight) = self.writes.get_mut(&token) else { return };
         match located {
-            Ok(Some(partition)) => match in_flight.write.command() {
-                Ok(command) => {
-                    in_flight.hinted = false;
-                    in_flight.partition = Some(partition);
-                    in_flight.command = Some(command);
-                    self.attempt(token);
-                }
-                Err(failure) => self.fail(token, &failure),
-            },
+            Ok(Some(partition)) => {
+                in_flight.hinted = false;
+                in_flight.partition = Some(partition);
+                in_flight.command = Some(in_flight.write.command());
+                self.attempt(token);
+            }
             Ok(None) => {
                 let failure = in_flight.write.not_found();
                 self.fail(token, &failure);
@@ -414,10 +407,8 @@ impl Pipeline {
             self.attempt(token);
             return;
         }
-        match self.coordinator.need(&in_flight.write) {
-            Ok(need) => self.provide(token, need),
-            Err(failure) => self.fail(token, &failure),
-        }
+        let need = self.coordinator.need(&in_flight.write);
+        self.provide(token, need);
     }
 
     /// Gives up on writes past their deadline.

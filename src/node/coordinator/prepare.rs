@@ -6,7 +6,7 @@ use kotoba_db_cluster_proto::v1::ClientRequest;
 use super::Coordinator;
 use crate::{
     error::{ClusterError, ErrorCode},
-    graph::{self, Cid, GraphOperation, RoutingKey},
+    graph::{Cid, Command, Execute, Generation, GraphOperation, RequestId, RoutingKey, routing_key},
     limits::CLIENT_ID_BYTES_MAX,
     node::service::convert,
     placement::PartitionId,
@@ -72,25 +72,30 @@ impl Session {
 
 impl Write {
     /// The entry to propose.
-    ///
-    /// # Errors
-    /// Where it is larger than an entry may be.
-    pub(crate) fn command(&self) -> Result<Bytes, ClusterError> {
+    pub(crate) fn command(&self) -> Bytes {
         encode(&self.session, self.operation.clone())
     }
 
     /// The entry to propose for an edge whose target has this generation; 0 where the target is
-    /// not alive, which the state machine answers (so that a repeat gets the first outcome).
-    ///
-    /// # Errors
-    /// Where it is larger than an entry may be.
-    pub(crate) fn command_for_target(&self, generation: u64) -> Result<Bytes, ClusterError> {
-        encode(&self.session, self.operation.clone().with_target_generation(generation))
+    /// not alive. The state machine then refuses the edge: it, not the coordinator, so that a repeat
+    /// of a request that once succeeded still gets the first outcome.
+    pub(crate) fn command_for_target(&self, generation: u64) -> Bytes {
+        let mut operation = self.operation.clone();
+        if let GraphOperation::CreateEdge { target_generation, .. } = &mut operation {
+            *target_generation = Generation(generation);
+        }
+        encode(&self.session, operation)
     }
 
     /// The entity of an update or deletion.
     pub(crate) fn entity(&self) -> Option<Cid> {
-        self.operation.entity()
+        match &self.operation {
+            GraphOperation::UpdateNode { cid, .. }
+            | GraphOperation::DeleteNode { cid }
+            | GraphOperation::UpdateEdge { cid, .. }
+            | GraphOperation::DeleteEdge { cid } => Some(*cid),
+            GraphOperation::CreateNode { .. } | GraphOperation::CreateEdge { .. } => None,
+        }
     }
 
     pub(crate) fn not_found(&self) -> ClusterError {
@@ -102,14 +107,14 @@ impl Write {
     }
 }
 
-fn encode(session: &Session, operation: GraphOperation) -> Result<Bytes, ClusterError> {
-    let command = graph::Command {
+fn encode(session: &Session, operation: GraphOperation) -> Bytes {
+    let command = Command::Execute(Execute {
         client_id: session.client_id.clone(),
-        request_id: session.request_id,
-        acked_below: session.acked_below,
-        body: operation.into(),
-    };
-    Ok(command.encode())
+        request_id: RequestId(session.request_id),
+        acked_below: RequestId(session.acked_below),
+        operation,
+    });
+    command.encode()
 }
 
 impl Coordinator {
@@ -130,32 +135,32 @@ impl Coordinator {
         })?;
         let operation = convert::operation_from_wire(operation)?;
         let hint = request.partition.map(|partition| self.checked_partition(partition)).transpose()?;
-        self.prepare_write(Write { session, operation, hint })
+        Ok(self.prepare_write(Write { session, operation, hint }))
     }
 
     /// Finds out what a write needs.
-    ///
-    /// # Errors
-    /// Where it is larger than an entry may be.
-    pub(crate) fn prepare_write(&self, write: Write) -> Result<Prepared, ClusterError> {
-        let need = self.need(&write)?;
-        Ok(Prepared { write, need })
+    pub(crate) fn prepare_write(&self, write: Write) -> Prepared {
+        let need = self.need(&write);
+        Prepared { write, need }
     }
 
-    pub(super) fn need(&self, write: &Write) -> Result<Need, ClusterError> {
-        let partition_of = |cid: &Cid| self.routing.meta().map.partition_of(&cid.to_bytes());
-        Ok(match write.operation.routing_key() {
-            RoutingKey::Node(cid) => Need::Nothing { partition: partition_of(&cid), command: write.command()? },
-            RoutingKey::NewEdge { source, target } => Need::Target {
+    pub(super) fn need(&self, write: &Write) -> Need {
+        let meta = self.routing.meta();
+        let partition_of = |cid: &Cid| meta.map.partition_of(&cid.to_bytes());
+        match (routing_key(&write.operation), &write.operation) {
+            (RoutingKey::Identity(source), GraphOperation::CreateEdge { target, .. }) => Need::Target {
                 partition: partition_of(&source),
-                target,
-                target_partition: partition_of(&target),
+                target: *target,
+                target_partition: partition_of(target),
             },
-            RoutingKey::Edge(cid) => match write.hint.or_else(|| self.locations.get(&cid)) {
-                Some(partition) => Need::Hinted { partition, command: write.command()? },
+            (RoutingKey::Identity(cid), _) => {
+                Need::Nothing { partition: partition_of(&cid), command: write.command() }
+            }
+            (RoutingKey::Edge(cid), _) => match write.hint.or_else(|| self.locations.get(&cid)) {
+                Some(partition) => Need::Hinted { partition, command: write.command() },
                 None => Need::Location { entity: cid },
             },
-        })
+        }
     }
 
     /// # Errors
