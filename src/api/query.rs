@@ -29,7 +29,7 @@ pub struct Entity {
     pub deleted: bool,
     /// Its life: 1 when first created, one more with each creation after a deletion.
     pub generation: u64,
-    /// Its properties; those it had last where it is deleted.
+    /// Its properties; none where it is deleted.
     pub properties: Properties,
     /// Whether it is a node or an edge, and what only that kind has.
     pub kind: EntityKind,

@@ -127,6 +127,11 @@ impl Routing {
         self.leader(group).and_then(|peer| self.address(peer)).unwrap_or_default()
     }
 
+    /// The group's term as this node knows it; 0 where it has no replica.
+    pub(crate) fn term(&self, group: GroupId) -> u64 {
+        self.handle.hint(group).map_or(0, |hint| hint.term().0)
+    }
+
     /// Every partition of the cluster.
     pub(crate) fn partitions(&self) -> impl Iterator<Item = PartitionId> + use<> {
         (0..self.meta().map.partition_count).map(PartitionId)
