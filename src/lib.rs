@@ -3,5 +3,11 @@
 
 extern crate alloc;
 
+#[cfg(feature = "node")]
+pub mod api;
+#[cfg(feature = "node")]
+pub mod error;
 pub mod limits;
+pub mod multiraft;
+pub mod placement;
 pub mod raft;

@@ -204,8 +204,12 @@ impl Node {
 
     fn tick(&mut self, now: Now) {
         // A step may set a deadline that is due again at once; those wait for the next tick.
-        let due: Vec<_> =
-            self.deadlines.iter().take_while(|(at, _)| *at <= now.monotonic).map(|&(_, group)| group).collect();
+        let due: Vec<_> = self
+            .deadlines
+            .iter()
+            .take_while(|(at, _)| *at <= now.monotonic)
+            .map(|&(_, group)| group)
+            .collect();
         for group in due {
             self.step(now, group, Input::Tick);
         }

@@ -1,0 +1,4 @@
+//! The API of the specification.
+
+pub mod config;
+pub mod types;
