@@ -12,7 +12,7 @@ pub mod graph;
 pub mod limits;
 pub mod multiraft;
 #[cfg(feature = "node")]
-pub mod node;
+mod node;
 pub mod placement;
 pub mod raft;
 pub mod storage;

@@ -159,8 +159,8 @@ pub(super) fn answer(session: &Session, partition: PartitionId, applied: &Applie
     let mut response = match &applied.outcome {
         AppliedOutcome::Graph(Ok(receipt)) => receipt_response(session, receipt),
         AppliedOutcome::Graph(Err(error)) => failed(session, &of_graph(error, partition)),
-        AppliedOutcome::Meta(_) => {
-            let what = format!("partition {} answered like the meta group", partition.0);
+        AppliedOutcome::Meta(_) | AppliedOutcome::Verify => {
+            let what = format!("partition {} answered an operation like something else", partition.0);
             failed(session, &ClusterError::new(ErrorCode::Internal, what))
         }
     };
