@@ -5,6 +5,7 @@
 //! failed, the *next* from the table in [`code`](ErrorCode), so that advice is written once.
 
 mod code;
+mod graph;
 
 use std::fmt;
 
