@@ -1,13 +1,11 @@
 //! The API of the specification.
 
 pub mod config;
+mod query;
 pub mod types;
 
-pub use config::{
-    ClusterConfig, ConfigError, LogTuning, MembershipConfig, NetworkTuning, RaftTuning, ReplicationConfig,
-    StoreTuning, TlsConfig, Tuning,
-};
-pub use types::{
-    ClusterEvent, ClusterStats, ClusterStatus, LogEntry, NodeId, NodeInfo, NodeRole, PartitionId,
-    ReplicationHealth,
+pub use self::{
+    config::*,
+    query::{Consistency, Direction, DistributedQuery, Entity, EntityKind, Neighbor, Query, QueryResult, Version},
+    types::*,
 };

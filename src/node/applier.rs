@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use super::{
     handle::{Applied, AppliedOutcome, RequestError, Responder, Shared},
     machine::Machine,
-    verify::VerifyViews,
+    views::KeptViews,
 };
 use crate::{
     graph::VerifyId,
@@ -82,7 +82,7 @@ pub(crate) struct Applier<S: GraphStore> {
     machines: BTreeMap<GroupId, Machine<S>>,
     applied: BTreeMap<GroupId, Index>,
     reader: LogReader,
-    views: Arc<VerifyViews<S::View>>,
+    views: Arc<KeptViews<S::View>>,
     shared: Arc<Shared>,
     events: mpsc::UnboundedSender<ApplyEvent>,
 }
@@ -91,7 +91,7 @@ impl<S: GraphStore> Applier<S> {
     pub(crate) fn new(
         store: S,
         reader: LogReader,
-        views: Arc<VerifyViews<S::View>>,
+        views: Arc<KeptViews<S::View>>,
         shared: Arc<Shared>,
         events: mpsc::UnboundedSender<ApplyEvent>,
     ) -> Self {

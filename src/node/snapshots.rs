@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 
 use super::{driver::{Event, wire_entries}, peers::Peers, wire};
 use crate::{
-    graph::transfer,
+    graph::snapshot::{self, ImportError},
     raft::{
         Body, BuiltSnapshot, GroupId, Index, Message, PeerId, Position, ReplicaId, SnapshotDescriptor, SnapshotId,
         SnapshotMeta,
@@ -98,7 +98,7 @@ impl SnapshotWorker {
     /// Does one job.
     pub(crate) fn run<V: ReadView>(&mut self, job: SnapshotJob<V>) {
         match job {
-            SnapshotJob::Build { group, view } => self.build(group, &view),
+            SnapshotJob::Build { group, view } => self.build(group, view),
             SnapshotJob::Send { group, peer, message } => self.send(group, peer, &message),
             SnapshotJob::Store { group, snapshot, offset, bytes } => {
                 self.store(group, &snapshot, offset, &bytes);
@@ -112,7 +112,7 @@ impl SnapshotWorker {
         let _ = self.events.send(Event::Snapshot(event));
     }
 
-    fn build<V: ReadView>(&mut self, group: GroupId, view: &V) {
+    fn build<V: ReadView>(&mut self, group: GroupId, view: V) {
         self.next_id += 1;
         let id = SnapshotId(self.next_id);
         let path = self.dir.join(built_name(group, id));
@@ -173,11 +173,20 @@ impl SnapshotWorker {
     }
 }
 
-fn write_snapshot<V: ReadView>(view: &V, group: GroupId, path: &Path) -> Result<(Index, u64), String> {
+fn graph_applied(view: &impl ReadView, group: GroupId) -> Result<Index, StoreError> {
+    Ok(crate::graph::applied(view, group)?.ok_or(StoreError::NoState(group.0))?.position.index)
+}
+
+fn write_snapshot<V: ReadView>(view: V, group: GroupId, path: &Path) -> Result<(Index, u64), String> {
+    let index = graph_applied(&view, group).map_err(|error| error.to_string())?;
     let mut file = io::BufWriter::new(File::create(path).map_err(|error| error.to_string())?);
-    let index = transfer::export(view, group, &mut file).map_err(|error| error.to_string())?;
-    let mut file = file.into_inner().map_err(|error| error.to_string())?;
-    let bytes = file.stream_position().map_err(|error| error.to_string())?;
+    let mut bytes = 0;
+    for frame in snapshot::export(view, group).map_err(|error| error.to_string())? {
+        let frame = frame.map_err(|error| error.to_string())?;
+        file.write_all(&frame).map_err(|error| error.to_string())?;
+        bytes += frame.len() as u64;
+    }
+    file.flush().map_err(|error| error.to_string())?;
     Ok((index, bytes))
 }
 
@@ -212,13 +221,13 @@ pub(crate) fn import<S: GraphStore>(
     group: GroupId,
     meta: &SnapshotMeta,
     path: &Path,
-) -> Result<(), StoreError> {
-    let io = |error: io::Error| StoreError::Io { action: "read a received snapshot", cause: error.to_string() };
-    let file = File::open(path).map_err(io)?;
-    let position = transfer::import(store, group, &mut io::BufReader::new(file))?;
-    if position != meta.position {
-        return Err(StoreError::Damaged("a received snapshot's position"));
+) -> Result<(), ImportError> {
+    let file = File::open(path)?;
+    let header = snapshot::import(store, group, &mut io::BufReader::new(file))?;
+    if header.position != meta.position {
+        return Err(ImportError::Damaged("it is of another position than the leader said"));
     }
     store.persist()?;
-    fs::remove_file(path).map_err(io)
+    fs::remove_file(path)?;
+    Ok(())
 }
