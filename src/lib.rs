@@ -7,9 +7,12 @@ extern crate alloc;
 pub mod api;
 #[cfg(feature = "node")]
 pub mod error;
+#[cfg(feature = "graph")]
+pub mod graph;
 pub mod limits;
 pub mod multiraft;
 #[cfg(feature = "node")]
-pub mod node;
+mod node;
 pub mod placement;
 pub mod raft;
+pub mod storage;

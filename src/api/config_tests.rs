@@ -72,14 +72,20 @@ fn figures_that_do_not_fit_together_are_refused() {
     assert_eq!(with(|t| t.log.batch_bytes_max = t.log.segment_bytes), Err("log.batch_bytes_max"));
     assert_eq!(with(|t| t.log.disk_budget_bytes = t.log.segment_bytes), Err("log.disk_budget_bytes"));
     assert_eq!(with(|t| t.store.compaction_threads = 0), Err("store.compaction_threads"));
-    assert_eq!(with(|t| t.network.reconnect_backoff_max = Duration::ZERO), Err("network.reconnect_backoff_max"));
+    assert_eq!(
+        with(|t| t.network.reconnect_backoff_max = Duration::ZERO),
+        Err("network.reconnect_backoff_max")
+    );
 }
 
 #[test]
 fn membership_and_replication_figures_are_checked() {
     let membership = MembershipConfig { failure_timeout: Duration::from_millis(1), ..Default::default() };
     let error = membership.check().expect_err("shorter than a heartbeat");
-    assert_eq!(error.to_string(), "membership.failure_timeout: 1ms is not longer than heartbeat_interval (1s)");
+    assert_eq!(
+        error.to_string(),
+        "membership.failure_timeout: 1ms is not longer than heartbeat_interval (1s)"
+    );
     for rate in [-0.1, 1.1, f32::NAN] {
         let replication = ReplicationConfig { failure_rate: rate, ..Default::default() };
         assert_eq!(replication.check().map_err(|error| error.setting), Err("replication.failure_rate"));

@@ -13,9 +13,12 @@ fn stats(active: usize, suspected: usize, failed: usize, replication_factor: usi
 
 #[test]
 fn health_is_the_share_of_the_living() {
-    for (stats, score) in
-        [(stats(3, 0, 0, 3), 1.0), (stats(1, 1, 0, 3), 0.75), (stats(0, 0, 3, 3), 0.0), (stats(0, 0, 0, 3), 0.0)]
-    {
+    for (stats, score) in [
+        (stats(3, 0, 0, 3), 1.0),
+        (stats(1, 1, 0, 3), 0.75),
+        (stats(0, 0, 3, 3), 0.0),
+        (stats(0, 0, 0, 3), 0.0),
+    ] {
         assert_eq!(stats.health_score(), score, "{stats:?}");
     }
 }

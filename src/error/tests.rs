@@ -60,7 +60,11 @@ fn only_what_may_help_as_it_is_ends_with_unavailable() {
             assert_eq!(code.retry(), Retry::Same, "{code}");
         }
         if code.exit_status() == ExitStatus::Usage {
-            assert_eq!((code.effect(), code.grpc_code()), (Effect::Nothing, GrpcCode::InvalidArgument), "{code}");
+            assert_eq!(
+                (code.effect(), code.grpc_code()),
+                (Effect::Nothing, GrpcCode::InvalidArgument),
+                "{code}"
+            );
         }
     }
 }
@@ -72,7 +76,9 @@ fn messages_say_what_where_and_what_to_do() {
         error.report(),
         "error[KDB-0027]: port 8080 is taken, at 127.0.0.1:8080; next: stop what listens there, or choose another --address"
     );
-    assert!(ClusterError::NotLeader("node-2".into()).to_string().contains("node-2 does; next: ask the leader"));
+    assert!(
+        ClusterError::NotLeader("node-2".into()).to_string().contains("node-2 does; next: ask the leader")
+    );
 }
 
 #[test]
@@ -103,6 +109,7 @@ fn refusals_of_other_layers_keep_their_reason() {
     assert_eq!(ClusterError::from(MetaRefusal::UnknownNode).code(), ErrorCode::UnknownJoiner);
     assert_eq!(ClusterError::from(MetaRefusal::Superseded).code(), ErrorCode::Superseded);
     assert_eq!(ClusterError::from(GenesisError::SameName("a".into())).code(), ErrorCode::NodeIdMismatch);
-    let error = ClusterError::from(ConfigError { setting: "raft.election_timeout", problem: "too short".into() });
+    let error =
+        ClusterError::from(ConfigError { setting: "raft.election_timeout", problem: "too short".into() });
     assert_eq!(error.what(), "raft.election_timeout: too short");
 }

@@ -20,7 +20,7 @@ use super::{peers::InboundFrame, status::GroupStatus};
 use crate::{
     api::ClusterEvent,
     graph::Outcome,
-    placement::MetaState,
+    placement::{MetaOutcome, MetaState},
     raft::{Body, GroupId, Index, Message, PeerId, Refusal, RoleKind, Term},
 };
 
@@ -81,8 +81,10 @@ pub(crate) struct Applied {
 pub(crate) enum AppliedOutcome {
     /// The graph's answer.
     Graph(Outcome),
-    /// The meta group's answer, encoded.
-    Meta(Bytes),
+    /// The meta group's answer.
+    Meta(MetaOutcome),
+    /// A marker: members keep their state at its index for a comparison.
+    Verify,
 }
 
 /// Why the driver did not do what was asked.

@@ -20,3 +20,22 @@ pub(crate) struct GroupStatus {
     /// What is damaged or failed.
     pub(crate) fault: Option<String>,
 }
+
+impl GroupStatus {
+    /// Of a group that was taken out.
+    pub(crate) fn stopped(group: GroupId, applied: Index, digest: String, fault: String) -> Self {
+        Self {
+            group,
+            replica: ReplicaId(0),
+            role: RoleKind::Faulted,
+            learner: false,
+            term: Term(0),
+            leader: None,
+            last: applied,
+            commit: applied,
+            applied,
+            digest,
+            fault: Some(fault),
+        }
+    }
+}

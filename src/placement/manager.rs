@@ -67,7 +67,9 @@ impl PartitionManager {
     #[must_use]
     pub fn new(partition_count: NonZeroU32, replication_factor: usize) -> Self {
         let ring = HashRing::default();
-        Self { view: Arc::new(RwLock::new(View { partition_count, replication_factor, ring, decided: None })) }
+        Self {
+            view: Arc::new(RwLock::new(View { partition_count, replication_factor, ring, decided: None })),
+        }
     }
 
     /// Takes over what the meta group decided. An older map than the one known changes nothing.
@@ -160,7 +162,9 @@ impl PartitionManager {
         if view.ring.nodes().len() == 0 {
             return Err(PlacementError::NoNodes);
         }
-        Ok(RebalancePlan { moves: view.partitions().filter_map(|partition| view.planned_move(partition)).collect() })
+        Ok(RebalancePlan {
+            moves: view.partitions().filter_map(|partition| view.planned_move(partition)).collect(),
+        })
     }
 
     /// The lock protects plain data that no panic leaves half-written: a poisoned one is usable.

@@ -52,7 +52,11 @@ fn responsibility_partitions_and_nodes_tell_one_story() {
                 let node = NodeId(format!("node-{number}"));
                 let holds = nodes.contains(&node);
                 assert_eq!(now(manager.is_node_responsible(&node, key)), holds, "{key} {node}");
-                assert_eq!(manager.get_partitions_for_node(&node).contains(&partition), holds, "{key} {node}");
+                assert_eq!(
+                    manager.get_partitions_for_node(&node).contains(&partition),
+                    holds,
+                    "{key} {node}"
+                );
             }
         }
         assert!(manager.get_partitions_for_node(&"stranger".into()).is_empty());

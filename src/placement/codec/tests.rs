@@ -51,7 +51,8 @@ fn bytes_that_stand_for_nothing_are_refused() {
 
 #[test]
 fn a_state_that_breaks_a_promise_is_not_decoded() {
-    let broken: [(&str, fn(&mut MetaState)); 9] = [
+    type Break = fn(&mut MetaState);
+    let broken: [(&str, Break); 9] = [
         ("no members", |s| s.members.clear()),
         ("unknown peer number", |s| s.next_peer = 2),
         ("unknown replica number", |s| s.next_replica = 1),

@@ -27,7 +27,8 @@ fn a_wiped_node_becomes_a_new_peer_with_new_replicas_in_the_old_places() {
     assert_eq!(after.active_peer(&"node-2".into()), Some(PeerId(4)));
     assert_eq!(after.members[&PeerId(4)].address, "127.0.0.1:9002");
     for (old, new) in before.map.groups.iter().zip(&after.map.groups) {
-        let gone = old.replicas.iter().find(|place| place.peer == PeerId(2)).expect("three nodes hold everything");
+        let gone =
+            old.replicas.iter().find(|place| place.peer == PeerId(2)).expect("three nodes hold everything");
         assert_eq!(new.retired, [*gone]);
         assert_eq!(new.peer_of(gone.replica), Some(PeerId(2)), "a retired replica can still be found");
         for (was, is) in old.replicas.iter().zip(&new.replicas) {
@@ -70,7 +71,8 @@ fn what_is_refused_changes_nothing() {
     state.apply(replace(2, 20));
     let before = state.clone();
     let long = "x".repeat(ADDRESS_BYTES_MAX + 1);
-    let address = |peer, address: &str| MetaCommand::UpdateAddress { peer: PeerId(peer), address: address.into() };
+    let address =
+        |peer, address: &str| MetaCommand::UpdateAddress { peer: PeerId(peer), address: address.into() };
     let with_address = |address: &str| MetaCommand::ReplaceNode {
         node_id: "node-1".into(),
         address: address.into(),
@@ -141,9 +143,13 @@ fn a_group_that_let_go_of_a_replica_is_not_reminded_of_it() {
 pub(in crate::placement) fn commands() -> impl Strategy<Value = MetaCommand> {
     prop_oneof![
         (1_u8..7, any::<u8>()).prop_map(|(node, incarnation)| replace(node, incarnation)),
-        (0_u64..12, "[a-z]{0,3}").prop_map(|(peer, address)| MetaCommand::UpdateAddress { peer: PeerId(peer), address }),
+        (0_u64..12, "[a-z]{0,3}")
+            .prop_map(|(peer, address)| MetaCommand::UpdateAddress { peer: PeerId(peer), address }),
         (0_u32..10, prop::collection::vec(0_u64..60, 0..5)).prop_map(|(group, members)| {
-            MetaCommand::GroupChanged { group: GroupId(group), members: members.into_iter().map(ReplicaId).collect() }
+            MetaCommand::GroupChanged {
+                group: GroupId(group),
+                members: members.into_iter().map(ReplicaId).collect(),
+            }
         }),
     ]
 }

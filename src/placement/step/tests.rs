@@ -37,9 +37,10 @@ fn take(configuration: &mut Configuration, change: ConfigurationChange) {
 #[test]
 fn each_situation_has_its_step() {
     use ConfigurationChange::{AddLearner, Promote, Remove};
+    type Numbers = &'static [u64];
     let replica = ReplicaId;
     #[rustfmt::skip]
-    let cases: [(&str, &[u64], &[u64], &[u64], &[u64], Option<ConfigurationChange>); 13] = [
+    let cases: [(&str, Numbers, Numbers, Numbers, Numbers, Option<ConfigurationChange>); 13] = [
         // name, voters, learners, desired, caught up, step
         ("nothing to do", &[1, 2, 3], &[], &[1, 2, 3], &[], None),
         ("newcomer is unknown", &[1, 2, 3], &[], &[2, 3, 4], &[], Some(AddLearner(replica(4)))),
