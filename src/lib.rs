@@ -5,3 +5,4 @@ extern crate alloc;
 
 pub mod limits;
 pub mod raft;
+pub mod storage;

@@ -140,7 +140,8 @@ impl EntryIndex {
             *self = Self::new(to);
             return;
         }
-        let gone = usize::try_from(to.index.0 - self.base.index.0).expect("entries in memory are fewer than addresses");
+        let gone = usize::try_from(to.index.0 - self.base.index.0)
+            .expect("entries in memory are fewer than addresses");
         self.places.drain(..gone);
         while self.terms.front().is_some_and(|run| run.index <= to.index) {
             self.terms.pop_front();

@@ -16,6 +16,7 @@
 //! * [`LogIndex`] is the driver's side: recent entries in memory, places of older ones.
 //! * `WalHandle` (feature `node`) runs a writer on a thread of its own.
 
+mod batch;
 pub mod codec;
 pub mod disk;
 mod index;
@@ -35,15 +36,12 @@ mod os_disk;
 #[cfg(feature = "node")]
 mod thread;
 
-#[cfg(test)]
-mod tests;
-
 use core::fmt;
 
 use bytes::Bytes;
 
-use crate::raft::{HardState, Index, Position, SnapshotMeta, WriteFault};
 pub use crate::raft::{BootEpoch, GroupId};
+use crate::raft::{HardState, Index, Position, SnapshotMeta, WriteFault};
 
 pub use disk::{Disk, DiskError, ReadDisk};
 pub use index::{EntryIndex, Place};
