@@ -28,8 +28,8 @@ pub(crate) fn any_value() -> impl Strategy<Value = Value> {
         any::<bool>().prop_map(Value::Bool),
         any::<i64>().prop_map(Value::Int),
         (-30_i64..30).prop_map(Value::Int),
-        // Numbers that any JSON reader reads back exactly.
-        any::<i32>().prop_map(|number| Value::Float(f64::from(number) / 8.0)),
+        proptest::num::f64::NORMAL.prop_map(Value::Float),
+        any::<i32>().prop_map(|number| Value::Float(f64::from(number))),
         ".{0,30}".prop_map(Value::String),
         proptest::collection::vec(any::<u8>(), 0..40).prop_map(Value::Bytes),
         any::<[u8; 32]>().prop_map(|digest| Value::Link(Cid::from_digest(digest))),
