@@ -12,9 +12,7 @@ mod outcome;
 mod pipeline;
 mod prepare;
 mod routing;
-
-#[cfg(test)]
-mod tests;
+mod session;
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,10 +26,11 @@ pub(crate) use outcome::of_request;
 pub(crate) use pipeline::Pipeline;
 pub(crate) use prepare::{Prepared, Session, Write};
 pub(crate) use routing::{Route, Routing};
+pub(crate) use session::OwnSession;
 
 use crate::{
     error::{ClusterError, ErrorCode},
-    graph::Cid,
+    graph::{Cid, GraphOperation},
     node::{
         handle::NodeHandle,
         peers::Peers,
@@ -39,9 +38,6 @@ use crate::{
     },
     placement::PartitionId,
 };
-
-/// How long a request is tried before it is answered with an error, unless told otherwise.
-pub(crate) const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Brings requests to where they can be carried out.
 #[derive(Debug)]
@@ -53,6 +49,7 @@ pub(crate) struct Coordinator {
     pub(crate) reads: Arc<dyn LocalReads>,
     pub(crate) barriers: Arc<Barriers>,
     pub(crate) locations: Locations,
+    pub(crate) own_session: OwnSession,
     pub(crate) deadline: Duration,
 }
 
@@ -67,7 +64,17 @@ impl Coordinator {
         deadline: Duration,
     ) -> Arc<Self> {
         let barriers = Arc::new(Barriers::new(handle.clone(), Arc::clone(&routing), Arc::clone(&channels), deadline));
-        Arc::new(Self { handle, routing, peers, channels, reads, barriers, locations: Locations::default(), deadline })
+        Arc::new(Self {
+            handle,
+            routing,
+            peers,
+            channels,
+            reads,
+            barriers,
+            locations: Locations::default(),
+            own_session: OwnSession::default(),
+            deadline,
+        })
     }
 
     /// Carries out one write and waits for its outcome.
@@ -77,12 +84,17 @@ impl Coordinator {
         pipeline.next().await
     }
 
-    /// Carries out one write that is already checked.
-    pub(crate) async fn execute_write(self: &Arc<Self>, write: Write) -> ClientResponse {
-        let prepared = self.prepare_write(write);
+    /// Carries out one operation under a session of this node's own.
+    pub(crate) async fn execute_own(
+        self: &Arc<Self>,
+        operation: GraphOperation,
+        hint: Option<PartitionId>,
+    ) -> Result<ClientResponse, ClusterError> {
+        let turn = self.own_session.turn().await?;
+        let prepared = self.prepare_write(Write { session: turn.session(), operation, hint });
         let mut pipeline = Pipeline::new(Arc::clone(self));
         pipeline.admit(prepared);
-        pipeline.next().await
+        Ok(pipeline.next().await)
     }
 
     /// Adds to an answer what helps the client to route the next request.

@@ -56,7 +56,7 @@ pub(crate) fn operation_from_wire(operation: v1::Operation) -> Result<GraphOpera
 /// The canonical form of an operation. The generation of an edge's target is still to be filled in.
 pub(crate) fn canonical(operation: Operation, mut details: OperationDetails) -> Result<GraphOperation, ClusterError> {
     if matches!(operation, Operation::CreateEdge { .. }) {
-        details.target_generation = Some(Generation(0));
+        details.target_generation = Some(Generation::NONE);
     }
     GraphOperation::new(operation, details).map_err(|error| of_operation(&error))
 }

@@ -27,6 +27,7 @@ use kotoba_db_cluster_proto::{
     DESCRIPTORS,
     v1::{self, cluster_service_server::ClusterService, read_service_server::ReadService},
 };
+use tokio::sync::Notify;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -68,13 +69,14 @@ struct Inner {
     address: String,
     serving: OnceLock<Serving>,
     waiting_for: Mutex<Vec<String>>,
+    opened: Notify,
 }
 
 impl Services {
     /// The services of a node that has no cluster yet.
     pub(crate) fn new(node_id: NodeId, address: String) -> Self {
         let waiting_for = Mutex::new(Vec::new());
-        Self(Arc::new(Inner { node_id, address, serving: OnceLock::new(), waiting_for }))
+        Self(Arc::new(Inner { node_id, address, serving: OnceLock::new(), waiting_for, opened: Notify::new() }))
     }
 
     /// Says what the node waits for before it has a cluster, for people.
@@ -87,6 +89,21 @@ impl Services {
         self.wait_for(Vec::new());
         let opened = self.0.serving.set(serving);
         assert!(opened.is_ok(), "a node begins to serve once");
+        self.0.opened.notify_waiters();
+    }
+
+    /// Waits until the node has a cluster.
+    pub(crate) async fn opened(&self) -> &Serving {
+        loop {
+            let opened = self.0.opened.notified();
+            tokio::pin!(opened);
+            // Listening before looking: an opening in between is not missed.
+            opened.as_mut().enable();
+            if let Some(serving) = self.0.serving.get() {
+                return serving;
+            }
+            opened.await;
+        }
     }
 
     /// What the calls work with.
