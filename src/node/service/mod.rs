@@ -9,7 +9,7 @@ mod consensus;
 pub(crate) mod convert;
 pub(crate) mod errors;
 pub(crate) mod local;
-mod membership;
+pub(crate) mod membership;
 pub(crate) mod reads;
 mod reads_service;
 mod remote;
