@@ -240,7 +240,8 @@ impl KotobaCluster {
     /// Where the node was started already.
     pub async fn add_database(&mut self, database: impl GraphStore) -> Result<(), ClusterError> {
         if self.starter.is_none() {
-            let what = format!("node {} was started before, its store cannot be changed", self.shared.node_id);
+            let what =
+                format!("node {} was started before, its store cannot be changed", self.shared.node_id);
             return Err(ClusterError::new(ErrorCode::Configuration, what));
         }
         self.starter = Some(Box::new(move |config| Box::pin(start::start(config, move |_, _| Ok(database)))));
@@ -310,7 +311,11 @@ impl KotobaCluster {
     ///
     /// # Errors
     /// Where the question cannot be answered now.
-    pub async fn get_entity(&self, cid: &Cid, consistency: Consistency) -> Result<Option<Entity>, ClusterError> {
+    pub async fn get_entity(
+        &self,
+        cid: &Cid,
+        consistency: Consistency,
+    ) -> Result<Option<Entity>, ClusterError> {
         let services = self.shared.services()?;
         let reads = &self.shared.opened(&services).await?.reads;
         let terms = Terms { consistency, ..Terms::default() };
@@ -403,7 +408,8 @@ impl KotobaCluster {
         let config = &self.shared.config;
         let own = config.nodes.get(&self.shared.node_id).map(address_of);
         let others = config.nodes.values().filter(|node| node.id != self.shared.node_id);
-        let expected: Vec<(String, NodeId)> = others.map(|node| (address_of(node), node.id.clone())).collect();
+        let expected: Vec<(String, NodeId)> =
+            others.map(|node| (address_of(node), node.id.clone())).collect();
         let listed = expected.iter().map(|(address, _)| address.clone());
         let mut peers: Vec<String> = self.settings.peers.iter().cloned().chain(listed).collect();
         peers.sort_unstable();

@@ -16,7 +16,9 @@ pub use self::{
     config::*,
     events::{ClusterEvents, EventsEnded},
     network::{ClusterNetwork, RaftMessage, RaftReply, wire},
-    query::{Consistency, Direction, DistributedQuery, Entity, EntityKind, Neighbor, Query, QueryResult, Version},
+    query::{
+        Consistency, Direction, DistributedQuery, Entity, EntityKind, Neighbor, Query, QueryResult, Version,
+    },
     receipt::Receipt,
     replication::{ReplicationManager, ReplicationStatus},
     types::*,

@@ -64,7 +64,10 @@ impl ClusterNetwork {
         let answer = client.status(v1::StatusRequest { local: true }).await;
         let nodes = answer.map_err(|status| unreachable_at(&address, &status))?.into_inner().nodes;
         let Some(found) = nodes.first() else {
-            return Err(ClusterError::new(ErrorCode::Internal, format!("the node at {address} does not say who it is")));
+            return Err(ClusterError::new(
+                ErrorCode::Internal,
+                format!("the node at {address} does not say who it is"),
+            ));
         };
         if found.id != node.0 {
             let what = format!("the node at {address} is {}, not {node}", found.id);
@@ -78,7 +81,11 @@ impl ClusterNetwork {
     ///
     /// # Errors
     /// Where the node was not connected, cannot be reached, or refuses the message.
-    pub async fn send_raft_message(&self, node: &NodeId, message: RaftMessage) -> Result<RaftReply, ClusterError> {
+    pub async fn send_raft_message(
+        &self,
+        node: &NodeId,
+        message: RaftMessage,
+    ) -> Result<RaftReply, ClusterError> {
         let address = self.addresses().get(node).cloned().ok_or_else(|| {
             let what = format!("no connection to node {node} was asked for");
             ClusterError::new(ErrorCode::NotFound, what)

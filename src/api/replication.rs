@@ -52,7 +52,11 @@ impl ReplicationManager {
     ///
     /// # Errors
     /// Where `primary` is no member, or the operation is refused or cannot be carried out now.
-    pub async fn replicate_operation(&self, operation: Operation, primary: &NodeId) -> Result<Receipt, ClusterError> {
+    pub async fn replicate_operation(
+        &self,
+        operation: Operation,
+        primary: &NodeId,
+    ) -> Result<Receipt, ClusterError> {
         let services = self.shared.services()?;
         self.check_member(self.shared.opened(&services).await?, primary)?;
         let operation = convert::canonical(operation, OperationDetails::default())?;
@@ -79,7 +83,10 @@ impl ReplicationManager {
             };
             let Some((group, index)) = behind else { return Ok(()) };
             if Instant::now() >= until {
-                let what = format!("node {node} at {address} has not applied index {index} of group {} yet", group.0);
+                let what = format!(
+                    "node {node} at {address} has not applied index {index} of group {} yet",
+                    group.0
+                );
                 return Err(ClusterError::new(ErrorCode::Unavailable, what));
             }
             sleep(ASK_INTERVAL).await;
@@ -94,9 +101,10 @@ impl ReplicationManager {
     /// What replication is doing, as this node sees it.
     pub async fn get_status(&self) -> ReplicationStatus {
         let config = &self.shared.config;
-        let meta = self.shared.services().ok().and_then(|services| {
-            services.serving().ok().map(|serving| serving.coordinator.routing.meta())
-        });
+        let meta =
+            self.shared.services().ok().and_then(|services| {
+                services.serving().ok().map(|serving| serving.coordinator.routing.meta())
+            });
         ReplicationStatus {
             membership: self.shared.members().stats(config.replication_factor, config.partition_count),
             health: self.shared.health(),
@@ -127,7 +135,10 @@ impl ReplicationManager {
         let meta = serving.coordinator.routing.meta();
         let member = meta.active_peer(node).and_then(|peer| meta.members.get(&peer));
         member.map(|member| member.address.clone()).ok_or_else(|| {
-            ClusterError::new(ErrorCode::NotFound, format!("no member of cluster {} is called {node}", meta.cluster_id))
+            ClusterError::new(
+                ErrorCode::NotFound,
+                format!("no member of cluster {} is called {node}", meta.cluster_id),
+            )
         })
     }
 
@@ -138,7 +149,8 @@ impl ReplicationManager {
         address: &str,
     ) -> Result<v1::NodeStatus, ClusterError> {
         let mut client = serving.coordinator.channels.cluster(address)?;
-        let request = errors::within(self.shared.tuning.network.request_timeout, v1::StatusRequest { local: true });
+        let request =
+            errors::within(self.shared.tuning.network.request_timeout, v1::StatusRequest { local: true });
         let answer = client.status(request).await.map_err(|status| errors::of_status(&status))?;
         let status = answer.into_inner().nodes.into_iter().find(|status| status.id == node.0);
         status.ok_or_else(|| {

@@ -155,7 +155,13 @@ impl<S: GraphStore> Applier<S> {
         }
     }
 
-    fn finish(&mut self, group: GroupId, last: Index, waiters: &mut VecDeque<(Index, Responder)>, batch: Batch) {
+    fn finish(
+        &mut self,
+        group: GroupId,
+        last: Index,
+        waiters: &mut VecDeque<(Index, Responder)>,
+        batch: Batch,
+    ) {
         self.applied.insert(group, last);
         if let Some((index, _)) = batch.verify {
             self.views.keep(group, index, self.store.view());

@@ -49,14 +49,14 @@ use crate::{
     multiraft::Node,
     placement::{MetaState, NodeId},
     raft::{
-        BootEpoch, GroupId, HardState, Index, Position, Replica, ReplicaId, Restored, Settings, SnapshotMeta, Term,
-        Timing,
+        BootEpoch, GroupId, HardState, Index, Position, Replica, ReplicaId, Restored, Settings, SnapshotMeta,
+        Term, Timing,
     },
     storage::{
         graph_store::{GraphStore, StoreError},
         wal::{
-            DataDirLock, GroupWrite, LogId, LogIndex, OsDisk, RecoveredGroup, Recovery, WalHandle, WalHooks, WalOptions,
-            WalWriter,
+            DataDirLock, GroupWrite, LogId, LogIndex, OsDisk, RecoveredGroup, Recovery, WalHandle, WalHooks,
+            WalOptions, WalWriter,
         },
     },
 };
@@ -113,7 +113,9 @@ impl RunningNode {
     /// # Errors
     /// Why it failed.
     pub(crate) async fn ended(self) -> Result<(), ClusterError> {
-        self.ended.await.unwrap_or_else(|error| Err(ClusterError::new(ErrorCode::Internal, error.to_string())))
+        self.ended
+            .await
+            .unwrap_or_else(|error| Err(ClusterError::new(ErrorCode::Internal, error.to_string())))
     }
 
     /// Whether the node has ended.
@@ -171,7 +173,10 @@ pub(crate) async fn start<S: GraphStore>(
     let ended = tokio::spawn(async move {
         let _lock = lock;
         let shutdown = told(stopping.clone());
-        let serving = tokio::spawn(async move { listener.serve(routes.routes(), tls.as_ref(), &network, shutdown).await });
+        let serving =
+            tokio::spawn(
+                async move { listener.serve(routes.routes(), tls.as_ref(), &network, shutdown).await },
+            );
         let result = bringing_up.run(open_store, stopping, serving).await;
         if let Err(error) = &result {
             tracing::error!("{error}");
@@ -212,7 +217,10 @@ impl BringUp {
         if let Some(outcome) = entered {
             let membership = self.identity.membership().cloned().expect("set by the bootstrap");
             let node = self.assemble(membership, outcome, open_store).await?;
-            let health = tokio::spawn(super::service::status::report_health(self.services.clone(), self.health.clone()));
+            let health = tokio::spawn(super::service::status::report_health(
+                self.services.clone(),
+                self.health.clone(),
+            ));
             told(stopping).await;
             health.abort();
             node.stop().await;
@@ -328,7 +336,8 @@ impl<S: GraphStore> Loaded<S> {
         let views = Arc::new(KeptViews::default());
         let applier = start_applier(&store, reader.clone(), &views, &shared, &event_sender)?;
         let snapshots_dir = node.config.data_dir.join("snapshots");
-        let mut worker = SnapshotWorker::open(snapshots_dir.clone(), reader, peers.clone(), event_sender.clone())?;
+        let mut worker =
+            SnapshotWorker::open(snapshots_dir.clone(), reader, peers.clone(), event_sender.clone())?;
         let snapshots = Worker::start("snapshots", move |job| {
             worker.run(job);
             true
@@ -359,8 +368,7 @@ impl<S: GraphStore> Loaded<S> {
         let channels = Arc::new(Channels::new(node.tls.clone(), tuning.network.clone()));
         let reads = Arc::new(StoredReads::new(store));
         let deadline = tuning.network.request_timeout;
-        let coordinator =
-            Coordinator::new(handle.clone(), routing, peers.clone(), channels, reads, deadline);
+        let coordinator = Coordinator::new(handle.clone(), routing, peers.clone(), channels, reads, deadline);
         peers.set_forward_handler(Arc::new(ForwardedWrites::new(&coordinator)));
         peers.set_members_of(&meta);
         node.server.attach(peers.clone());
@@ -472,7 +480,8 @@ fn recover_groups<S: GraphStore>(
             return Err(ClusterError::new(ErrorCode::DataDirDamaged, what));
         };
         let applied = graph::applied(store, group)?;
-        let (index, digest) = applied.map_or((Index::ZERO, 0), |applied| (applied.position.index, applied.digest));
+        let (index, digest) =
+            applied.map_or((Index::ZERO, 0), |applied| (applied.position.index, applied.digest));
         let fault = recovered.damage.as_ref().map(|damage| format!("{group}: {damage}"));
         if let Some(fault) = &fault {
             tracing::error!("{fault}; the replica neither votes nor leads");
@@ -512,7 +521,8 @@ fn start_applier<S: GraphStore>(
         // A driver that is gone needs no reports.
         let _ = events.send(Event::Apply(event));
     };
-    let mut applier = Applier::new(store.clone(), reader, Arc::clone(views), Arc::clone(shared), Box::new(report));
+    let mut applier =
+        Applier::new(store.clone(), reader, Arc::clone(views), Arc::clone(shared), Box::new(report));
     Ok(Worker::start("applier", move |job| applier.run(job))?)
 }
 
@@ -532,7 +542,8 @@ pub(crate) struct ReplicaSettings {
 impl ReplicaSettings {
     fn new(tuning: &RaftTuning, boot: BootEpoch) -> Result<Self, ClusterError> {
         let mut seed = [0; 8];
-        getrandom::fill(&mut seed).map_err(|error| ClusterError::new(ErrorCode::Internal, error.to_string()))?;
+        getrandom::fill(&mut seed)
+            .map_err(|error| ClusterError::new(ErrorCode::Internal, error.to_string()))?;
         let timing = Timing {
             heartbeat: tuning.heartbeat_interval,
             election: tuning.election_timeout,

@@ -24,9 +24,9 @@ use std::{
 use tokio::sync::mpsc;
 
 pub(crate) use clock::Clock;
+use groups::GroupState;
 pub(crate) use housekeeping::routes_of;
 pub(crate) use outputs::wire_entries;
-use groups::GroupState;
 use payloads::Payloads;
 use requests::Proposals;
 use unary::Unary;
@@ -271,8 +271,11 @@ impl<V: Send + 'static> Driver<V> {
 
     fn quarantine(&mut self) {
         let Some(group) = self.node.quarantine_stepping() else { return };
-        let fault = format!("{group}: an invariant of the consensus core does not hold; the group is quarantined");
-        tracing::error!("{fault}; next: see the panic message above, keep the data directory, restart the node");
+        let fault =
+            format!("{group}: an invariant of the consensus core does not hold; the group is quarantined");
+        tracing::error!(
+            "{fault}; next: see the panic message above, keep the data directory, restart the node"
+        );
         if let Some(state) = self.groups.get_mut(&group) {
             state.fail(&fault);
         }
@@ -282,12 +285,18 @@ impl<V: Send + 'static> Driver<V> {
         match event {
             Event::Wal(WalEvent::Done { tag, result }) => self.on_written(tag, result),
             Event::Wal(WalEvent::Full(full)) => {
-                tracing::warn!(full, "the log's disk {}", if full { "has no room" } else { "has room again" });
+                tracing::warn!(
+                    full,
+                    "the log's disk {}",
+                    if full { "has no room" } else { "has room again" }
+                );
                 self.step(NodeInput::DiskFull(full));
             }
             Event::Apply(event) => self.on_applied(event),
             Event::Snapshot(event) => self.on_snapshot_event(event),
-            Event::GatherFailed { group, to, index } => self.step_group(group, Input::GatherFailed { to, index }),
+            Event::GatherFailed { group, to, index } => {
+                self.step_group(group, Input::GatherFailed { to, index })
+            }
         }
     }
 

@@ -12,8 +12,8 @@ use crate::{
         wire::{self, WireEntry},
     },
     raft::{
-        AppendPlan, Body, EntrySource, GroupId, Index, Input, Output, PeerId, RoleKind, RoleReport, SnapshotMeta,
-        WriteFault, WritePlan,
+        AppendPlan, Body, EntrySource, GroupId, Index, Input, Output, PeerId, RoleKind, RoleReport,
+        SnapshotMeta, WriteFault, WritePlan,
     },
     storage::wal::{Entry, EntryKind, GatherError, GroupWrite, WalRequest, WriteReceipt},
 };
@@ -78,7 +78,8 @@ impl<V: Send + 'static> Driver<V> {
 
     fn entries_of(&mut self, append: AppendPlan) -> Vec<Entry> {
         let AppendPlan { range, source } = append;
-        let term_of = |index| range.runs.term_at(index).expect("a range names the term of each of its entries");
+        let term_of =
+            |index| range.runs.term_at(index).expect("a range names the term of each of its entries");
         let entry = |index: u64, kind, payload| {
             let index = Index(index);
             Entry { index, term: term_of(index), kind, payload }
@@ -159,7 +160,8 @@ impl<V: Send + 'static> Driver<V> {
                     (Committed::OnDisk(plan), last)
                 }
                 Err(error @ (GatherError::Gone | GatherError::Damaged)) => {
-                    let problem = format!("{group}: committed entries {first} to {index} cannot be read: {error}");
+                    let problem =
+                        format!("{group}: committed entries {first} to {index} cannot be read: {error}");
                     return self.on_applied(ApplyEvent::Failed { group, problem });
                 }
             };
@@ -300,7 +302,6 @@ impl<V: Send + 'static> Driver<V> {
             }
         }
     }
-
 }
 
 /// Payload bytes of one job for the applier.

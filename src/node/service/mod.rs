@@ -76,7 +76,13 @@ impl Services {
     /// The services of a node that has no cluster yet.
     pub(crate) fn new(node_id: NodeId, address: String) -> Self {
         let waiting_for = Mutex::new(Vec::new());
-        Self(Arc::new(Inner { node_id, address, serving: OnceLock::new(), waiting_for, opened: Notify::new() }))
+        Self(Arc::new(Inner {
+            node_id,
+            address,
+            serving: OnceLock::new(),
+            waiting_for,
+            opened: Notify::new(),
+        }))
     }
 
     /// Says what the node waits for before it has a cluster, for people.
@@ -207,7 +213,10 @@ impl ClusterService for Services {
         answer(self.do_neighbors(request.into_inner()).await)
     }
 
-    async fn history(&self, request: Request<v1::HistoryRequest>) -> Result<Response<v1::HistoryResponse>, Status> {
+    async fn history(
+        &self,
+        request: Request<v1::HistoryRequest>,
+    ) -> Result<Response<v1::HistoryResponse>, Status> {
         answer(self.do_history(request.into_inner()).await)
     }
 
@@ -219,7 +228,10 @@ impl ClusterService for Services {
         answer(self.do_scan(request.into_inner()).await)
     }
 
-    async fn status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
+    async fn status(
+        &self,
+        request: Request<v1::StatusRequest>,
+    ) -> Result<Response<v1::StatusResponse>, Status> {
         answer(self.do_status(request.into_inner()).await)
     }
 
@@ -230,16 +242,25 @@ impl ClusterService for Services {
         answer(self.cluster_config())
     }
 
-    async fn join_cluster(&self, request: Request<v1::JoinRequest>) -> Result<Response<v1::JoinResponse>, Status> {
+    async fn join_cluster(
+        &self,
+        request: Request<v1::JoinRequest>,
+    ) -> Result<Response<v1::JoinResponse>, Status> {
         let passed_on = request.metadata().contains_key(membership::FORWARDED_KEY);
         answer(self.do_join(request.into_inner(), passed_on).await)
     }
 
-    async fn leave_cluster(&self, request: Request<v1::LeaveRequest>) -> Result<Response<v1::LeaveResponse>, Status> {
+    async fn leave_cluster(
+        &self,
+        request: Request<v1::LeaveRequest>,
+    ) -> Result<Response<v1::LeaveResponse>, Status> {
         answer(self.do_leave(&request.into_inner()))
     }
 
-    async fn request_vote(&self, request: Request<v1::VoteRequest>) -> Result<Response<v1::VoteResponse>, Status> {
+    async fn request_vote(
+        &self,
+        request: Request<v1::VoteRequest>,
+    ) -> Result<Response<v1::VoteResponse>, Status> {
         answer(self.do_request_vote(request.into_inner()).await)
     }
 
@@ -281,11 +302,17 @@ impl ClusterService for Services {
 
 #[tonic::async_trait]
 impl ReadService for Services {
-    async fn confirm(&self, request: Request<v1::ConfirmRequest>) -> Result<Response<v1::ConfirmResponse>, Status> {
+    async fn confirm(
+        &self,
+        request: Request<v1::ConfirmRequest>,
+    ) -> Result<Response<v1::ConfirmResponse>, Status> {
         answer(self.do_confirm(request.into_inner()).await)
     }
 
-    async fn lookup(&self, request: Request<v1::LookupRequest>) -> Result<Response<v1::LookupResponse>, Status> {
+    async fn lookup(
+        &self,
+        request: Request<v1::LookupRequest>,
+    ) -> Result<Response<v1::LookupResponse>, Status> {
         answer(self.do_lookup(request.into_inner()).await)
     }
 }
