@@ -83,11 +83,7 @@ impl GroupState {
     }
 
     /// Answers once the state includes `index`.
-    pub(super) fn await_applied(
-        &mut self,
-        index: Index,
-        reply: oneshot::Sender<Result<Index, RequestError>>,
-    ) {
+    pub(super) fn await_applied(&mut self, index: Index, reply: oneshot::Sender<Result<Index, RequestError>>) {
         if self.applied >= index {
             let _ = reply.send(Ok(self.applied));
         } else {

@@ -13,7 +13,9 @@ use crate::{
         handle::{RequestError, Responder},
         wire::{InboundFrame, InboundPayload},
     },
-    raft::{Body, BusyReason, GroupId, Index, Input, PayloadId, PeerId, Position, Proposal, ReadId, Refusal},
+    raft::{
+        Body, BusyReason, GroupId, Index, Input, PayloadId, PeerId, Position, Proposal, ReadId, Refusal,
+    },
 };
 
 /// Entries committed and not applied, per group, beyond which proposals are refused as busy.

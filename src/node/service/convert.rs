@@ -1,8 +1,5 @@
 //! Between the wire's values and operations and the graph's.
-#![expect(
-    clippy::disallowed_types,
-    reason = "protobuf maps and the specification's properties are hash maps"
-)]
+#![expect(clippy::disallowed_types, reason = "protobuf maps and the specification's properties are hash maps")]
 
 use std::collections::HashMap;
 
@@ -57,12 +54,9 @@ pub(crate) fn operation_from_wire(operation: v1::Operation) -> Result<GraphOpera
 }
 
 /// The canonical form of an operation. The generation of an edge's target is still to be filled in.
-pub(crate) fn canonical(
-    operation: Operation,
-    mut details: OperationDetails,
-) -> Result<GraphOperation, ClusterError> {
+pub(crate) fn canonical(operation: Operation, mut details: OperationDetails) -> Result<GraphOperation, ClusterError> {
     if matches!(operation, Operation::CreateEdge { .. }) {
-        details.target_generation = Some(Generation::NONE);
+        details.target_generation = Some(Generation(0));
     }
     GraphOperation::new(operation, details).map_err(|error| of_operation(&error))
 }
@@ -73,7 +67,9 @@ fn of_operation(error: &OperationError) -> ClusterError {
         OperationError::TooLarge(_)
         | OperationError::LabelTooLong(_)
         | OperationError::KeyTooLong(_)
-        | OperationError::ClientIdTooLong(_) => ErrorCode::TooLarge,
+        | OperationError::ClientIdTooLong(_) => {
+            ErrorCode::TooLarge
+        }
         OperationError::LabelEmpty
         | OperationError::SetAndUnset(_)
         | OperationError::Detail(_)
@@ -114,14 +110,11 @@ fn value_from_wire(wire: v1::Value, depth: usize) -> Result<Value, ClusterError>
         value::Kind::NullValue(_) => Value::Null,
         value::Kind::ArrayValue(array) => {
             let depth = deeper()?;
-            Value::Array(
-                array.items.into_iter().map(|item| value_from_wire(item, depth)).collect::<Result<_, _>>()?,
-            )
+            Value::Array(array.items.into_iter().map(|item| value_from_wire(item, depth)).collect::<Result<_, _>>()?)
         }
         value::Kind::MapValue(map) => {
             let depth = deeper()?;
-            let entries =
-                map.entries.into_iter().map(|(name, item)| Ok((name, value_from_wire(item, depth)?)));
+            let entries = map.entries.into_iter().map(|(name, item)| Ok((name, value_from_wire(item, depth)?)));
             Value::Map(entries.collect::<Result<_, ClusterError>>()?)
         }
     })
