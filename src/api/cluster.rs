@@ -438,15 +438,16 @@ fn start_on_disk(config: NodeConfig) -> Starting {
 }
 
 /// Opens the graph store in its place in the data directory.
-pub(crate) fn open_on_disk(data_dir: &Path, tuning: &StoreTuning) -> Result<FjallStore, StoreError> {
+fn open_on_disk(data_dir: &Path, tuning: &StoreTuning) -> Result<FjallStore, StoreError> {
     let options = StoreOptions {
         cache_bytes: tuning.cache_bytes,
         write_buffer_bytes: tuning.write_buffer_bytes,
+        #[expect(clippy::cast_precision_loss, reason = "a handful of bits")]
         bloom_bits_per_row: tuning.bloom_bits_per_key as f32,
         worker_threads: tuning.compaction_threads,
         ..StoreOptions::default()
     };
-    FjallStore::open(&data_dir.join("store"), &options)
+    FjallStore::open(&data_dir.join("graph"), &options)
 }
 
 fn address_of(node: &NodeInfo) -> String {

@@ -23,4 +23,3 @@ pub use self::{
     replication::{ReplicationManager, ReplicationStatus},
     types::*,
 };
-pub(crate) use cluster::open_on_disk;

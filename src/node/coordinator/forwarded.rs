@@ -9,7 +9,7 @@ use std::sync::Arc;
 use kotoba_db_cluster_proto::v1::{ClientResponse, Forward};
 use tokio::sync::mpsc;
 
-use super::{Coordinator, outcome, prepare::Session, routing::Routing};
+use super::{outcome, prepare::Session, routing::Routing};
 use crate::{
     error::{ClusterError, ErrorCode},
     limits::OPERATION_BYTES_MAX,
@@ -32,8 +32,8 @@ pub(crate) struct ForwardedWrites {
 }
 
 impl ForwardedWrites {
-    pub(crate) fn new(coordinator: &Coordinator) -> Self {
-        Self { handle: coordinator.handle.clone(), routing: Arc::clone(&coordinator.routing) }
+    pub(crate) fn new(handle: NodeHandle, routing: Arc<Routing>) -> Self {
+        Self { handle, routing }
     }
 }
 

@@ -104,25 +104,25 @@ impl Services {
             sleep(READY_INTERVAL).await;
         }
     }
-}
 
-/// Tells gRPC health whether the cluster serves, for ever.
-pub(crate) async fn report_health(services: Services, reporter: tonic_health::server::HealthReporter) {
-    let mut shown = None;
-    loop {
-        let serving = services.is_serving().await;
-        if shown != Some(serving) {
-            shown = Some(serving);
-            let status = if serving {
-                tonic_health::ServingStatus::Serving
-            } else {
-                tonic_health::ServingStatus::NotServing
-            };
-            for service in ["", "kotoba.cluster.v1.ClusterService"] {
-                reporter.set_service_status(service, status).await;
+    /// Tells gRPC health whether the cluster serves, for ever.
+    pub(crate) async fn report_health(self, reporter: tonic_health::server::HealthReporter) {
+        let mut shown = None;
+        loop {
+            let serving = self.is_serving().await;
+            if shown != Some(serving) {
+                shown = Some(serving);
+                let status = if serving {
+                    tonic_health::ServingStatus::Serving
+                } else {
+                    tonic_health::ServingStatus::NotServing
+                };
+                for service in ["", "kotoba.cluster.v1.ClusterService"] {
+                    reporter.set_service_status(service, status).await;
+                }
             }
+            sleep(if serving { HEALTH_INTERVAL } else { READY_INTERVAL }).await;
         }
-        sleep(if serving { HEALTH_INTERVAL } else { READY_INTERVAL }).await;
     }
 }
 
