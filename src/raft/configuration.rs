@@ -66,7 +66,8 @@ impl Configuration {
 
     /// Every member once, in ascending order of its id.
     pub fn members(&self) -> Vec<ReplicaId> {
-        let mut members: Vec<_> = self.voters.iter().chain(&self.outgoing).chain(&self.learners).copied().collect();
+        let mut members: Vec<_> =
+            self.voters.iter().chain(&self.outgoing).chain(&self.learners).copied().collect();
         members.sort_unstable();
         members.dedup();
         members
@@ -102,8 +103,9 @@ impl Configuration {
         if self.voters.len() + self.outgoing.len() + self.learners.len() > MEMBERS_MAX {
             return Err(ConfigurationError::TooMany);
         }
-        let canonical = [&self.voters, &self.outgoing, &self.learners].into_iter().all(|list| ascending(list))
-            && self.learners.iter().all(|&learner| !self.is_voter(learner));
+        let canonical =
+            [&self.voters, &self.outgoing, &self.learners].into_iter().all(|list| ascending(list))
+                && self.learners.iter().all(|&learner| !self.is_voter(learner));
         if canonical { Ok(()) } else { Err(ConfigurationError::NotCanonical) }
     }
 

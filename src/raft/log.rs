@@ -75,4 +75,3 @@ impl fmt::Debug for TermRuns {
         f.debug_list().entries(self.as_slice()).finish()
     }
 }
-
