@@ -5,6 +5,7 @@
 //! failed, the *next* from the table in [`code`](ErrorCode), so that advice is written once.
 
 mod code;
+mod graph;
 
 use std::fmt;
 
@@ -12,7 +13,7 @@ pub use code::{Effect, ErrorCode, ExitStatus, GrpcCode, Retry};
 
 use crate::{
     api::config::ConfigError,
-    placement::{GenesisError, MetaRefusal, NodeId, RingError},
+    placement::{GenesisError, MetaRefusal, NodeId, RingError, manager::PlacementError},
 };
 
 /// Why an operation of the cluster failed. [`ClusterError::code`] tells for every variant whether
@@ -148,6 +149,15 @@ impl From<GenesisError> for ClusterError {
 impl From<RingError> for ClusterError {
     fn from(error: RingError) -> Self {
         Self::new(ErrorCode::Configuration, error.to_string())
+    }
+}
+
+impl From<PlacementError> for ClusterError {
+    fn from(error: PlacementError) -> Self {
+        match error {
+            PlacementError::Ring(error) => error.into(),
+            PlacementError::NoNodes => Self::new(ErrorCode::Configuration, error.to_string()),
+        }
     }
 }
 

@@ -9,6 +9,12 @@ pub mod api;
 pub mod client;
 #[cfg(feature = "node")]
 pub mod error;
+#[cfg(feature = "graph")]
+pub mod graph;
 pub mod limits;
+pub mod multiraft;
+#[cfg(feature = "node")]
+mod node;
 pub mod placement;
 pub mod raft;
+pub mod storage;

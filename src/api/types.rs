@@ -2,6 +2,7 @@
 
 use std::{fmt, time::Duration};
 
+use crate::graph::Operation;
 pub use crate::placement::{NodeId, PartitionId};
 
 /// What a node is in a group.
@@ -48,9 +49,9 @@ pub struct NodeInfo {
     pub partitions: Vec<PartitionId>,
 }
 
-/// An operation in the log of its partition. `O` is the type of the operation.
+/// An operation in the log of its partition.
 #[derive(Clone, Debug, PartialEq)]
-pub struct LogEntry<O> {
+pub struct LogEntry<O = Operation> {
     /// The term of the leader that took it.
     pub term: u64,
     /// Its place in the log.

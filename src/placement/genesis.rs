@@ -190,4 +190,4 @@ fn check(
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::placement) mod tests;

@@ -253,4 +253,4 @@ pub(super) fn check_address(address: &str) -> Result<(), MetaRefusal> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::placement) mod tests;

@@ -1,0 +1,12 @@
+//! The shell around the pure core: one driver loop per node, streams to its peers, gRPC services.
+
+pub(crate) mod bootstrap;
+pub(crate) mod coordinator;
+pub(crate) mod handle;
+pub(crate) mod identity;
+pub(crate) mod peers;
+pub(crate) mod serve;
+pub(crate) mod service;
+pub(crate) mod status;
+pub(crate) mod tls;
+pub(crate) mod wire;
