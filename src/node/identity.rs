@@ -21,7 +21,7 @@ use thiserror::Error;
 
 use crate::{
     error::{ClusterError, ErrorCode},
-    placement::{ClusterId, GenesisError, GenesisMember, Incarnation, MetaState, NodeId},
+    placement::{ClusterId, DecodeError, GenesisError, GenesisMember, Incarnation, MetaState, NodeId},
     raft::PeerId,
 };
 
@@ -75,6 +75,19 @@ pub(crate) struct Membership {
     pub(crate) origin: Origin,
 }
 
+impl Membership {
+    /// The meta group's state to begin with, until its log tells a later one.
+    ///
+    /// # Errors
+    /// Where what is on disk makes none.
+    pub(crate) fn first_state(&self) -> Result<MetaState, IdentityError> {
+        match &self.origin {
+            Origin::Founder => Ok(self.genesis.state()?),
+            Origin::Rejoined { meta_state } => Ok(MetaState::decode(meta_state)?),
+        }
+    }
+}
+
 /// Why a data directory cannot be used. Nothing in it was changed.
 #[derive(Debug, Error)]
 pub(crate) enum IdentityError {
@@ -99,6 +112,9 @@ pub(crate) enum IdentityError {
     /// No cluster can begin like this.
     #[error(transparent)]
     Genesis(#[from] GenesisError),
+    /// The state it began with is not readable.
+    #[error("the meta group's state in {FILE} is not readable: {0}")]
+    MetaState(#[from] DecodeError),
 }
 
 impl From<IdentityError> for ClusterError {
@@ -107,9 +123,9 @@ impl From<IdentityError> for ClusterError {
             IdentityError::OtherNode { .. } => ErrorCode::DataDirOfOtherNode,
             IdentityError::OtherCluster { .. } => ErrorCode::DataDirOfOtherCluster,
             IdentityError::Version { .. } => ErrorCode::DataDirVersion,
-            IdentityError::Damaged { .. } | IdentityError::LogWithoutIdentity { .. } => {
-                ErrorCode::DataDirDamaged
-            }
+            IdentityError::Damaged { .. }
+            | IdentityError::LogWithoutIdentity { .. }
+            | IdentityError::MetaState(_) => ErrorCode::DataDirDamaged,
             IdentityError::Unwritable { .. } => ErrorCode::DataDirUnwritable,
             IdentityError::Genesis(error) => return error.into(),
         };
@@ -302,8 +318,7 @@ impl Record {
         if probe.format != FORMAT {
             return Err(IdentityError::Version { path: path.into(), found: probe.format });
         }
-        let envelope: Envelope =
-            serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
+        let envelope: Envelope = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
         if envelope.identity.crc32() != envelope.crc32 {
             return Err(damaged("its checksum does not match".into()));
         }

@@ -89,8 +89,10 @@ impl Listener {
             server = tls.server(server).map_err(|error| ServeError::Tls(whole_story(&error)))?;
         }
         let incoming = TcpIncoming::from(self.listener).with_nodelay(Some(true));
-        let ended =
-            |error: tonic::transport::Error| ServeError::Ended { address: self.address, problem: whole_story(&error) };
+        let ended = |error: tonic::transport::Error| ServeError::Ended {
+            address: self.address,
+            problem: whole_story(&error),
+        };
         server.add_routes(routes).serve_with_incoming_shutdown(incoming, shutdown).await.map_err(ended)
     }
 }

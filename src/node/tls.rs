@@ -7,9 +7,7 @@
 use std::{fs, io, path::PathBuf, time::Duration};
 
 use thiserror::Error;
-use tonic::transport::{
-    Certificate, ClientTlsConfig, Endpoint, Identity, Server, ServerTlsConfig,
-};
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity, Server, ServerTlsConfig};
 
 use crate::{
     api::config::TlsConfig,
@@ -114,8 +112,7 @@ pub(crate) fn whole_story(error: &dyn std::error::Error) -> String {
 }
 
 fn read_pem(what: &'static str, path: &PathBuf, label: &str) -> Result<Vec<u8>, TlsError> {
-    let bytes =
-        fs::read(path).map_err(|error| TlsError::Unreadable { what, path: path.clone(), error })?;
+    let bytes = fs::read(path).map_err(|error| TlsError::Unreadable { what, path: path.clone(), error })?;
     let holds_label = bytes.windows(label.len()).any(|window| window == label.as_bytes());
     if holds_label { Ok(bytes) } else { Err(TlsError::NoPem { what, path: path.clone() }) }
 }

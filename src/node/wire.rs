@@ -239,10 +239,9 @@ fn append_reply_to_wire(reply: AppendReply) -> v1::AppendReply {
     use v1::append_reply::Outcome;
     let outcome = match reply.outcome {
         AppendOutcome::Accepted(index) => Outcome::Accepted(index.0),
-        AppendOutcome::Rejected { prev, hint } => Outcome::Rejected(v1::AppendRejected {
-            prev_index: prev.0,
-            hint: Some(position_to_wire(hint)),
-        }),
+        AppendOutcome::Rejected { prev, hint } => {
+            Outcome::Rejected(v1::AppendRejected { prev_index: prev.0, hint: Some(position_to_wire(hint)) })
+        }
     };
     v1::AppendReply { outcome: Some(outcome), round: reply.round.0 }
 }
@@ -364,8 +363,7 @@ fn append_from_wire(term: Term, append: v1::Append) -> Result<(Body, InboundPayl
         round: round(append.round)?,
         clock: append.clock.map(|clock| WallInterval { earliest: clock.earliest, latest: clock.latest }),
     });
-    let payload =
-        if entries.is_empty() { InboundPayload::None } else { InboundPayload::Entries(entries) };
+    let payload = if entries.is_empty() { InboundPayload::None } else { InboundPayload::Entries(entries) };
     Ok((body, payload))
 }
 
@@ -397,7 +395,8 @@ fn mark_special(
     let mut configurations = Vec::new();
     let mut next = first.0;
     for entry in special {
-        let offset = entry.index.checked_sub(next).map(|_| entry.index - first.0).ok_or(WireError::Special)?;
+        let offset =
+            entry.index.checked_sub(next).map(|_| entry.index - first.0).ok_or(WireError::Special)?;
         let place = usize::try_from(offset).ok().and_then(|offset| entries.get_mut(offset));
         let place = place.ok_or(WireError::Special)?;
         match v1::EntryKind::try_from(entry.kind) {
@@ -437,11 +436,8 @@ fn chunk_from_wire(chunk: v1::SnapshotChunk) -> Result<(Body, InboundPayload), W
 }
 
 fn beat_from_wire(beat: &v1::Beat) -> Result<GroupMessage, WireError> {
-    let body = Body::Beat(Beat {
-        commit: index(beat.commit)?,
-        round: round(beat.round)?,
-        sent: index(beat.sent)?,
-    });
+    let body =
+        Body::Beat(Beat { commit: index(beat.commit)?, round: round(beat.round)?, sent: index(beat.sent)? });
     let (from, to, term) = (ReplicaId(beat.from), ReplicaId(beat.to), term(beat.term)?);
     Ok(GroupMessage { group: GroupId(beat.group), message: Message { from, to, term, body } })
 }

@@ -43,7 +43,7 @@ use crate::{
     multiraft::{Node, NodeInput},
     placement::MetaState,
     raft::{GroupId, Index, Input, PeerId, ReadId, SnapshotMeta, WriteFault, WriteToken},
-    storage::wal::{GroupWrite, LogIndex, WalHandle},
+    storage::wal::{GroupWrite, LogIndex, WalHandle, WriteReceipt},
 };
 
 /// Commands handled between two looks at completions.
@@ -68,7 +68,7 @@ pub(crate) enum Event {
 #[derive(Debug)]
 pub(crate) enum WalEvent {
     /// A submission is durable, or failed.
-    Done { tag: u64, result: Result<(), WriteFault> },
+    Done { tag: u64, result: Result<WriteReceipt, WriteFault> },
     /// The disk has no room, or has room again.
     Full(bool),
 }

@@ -1,19 +1,21 @@
 //! Carrying out what the core wants.
 
+use std::collections::VecDeque;
+
 use super::{Driver, Event, Submitted, payloads::Payload};
 use crate::{
     api::ClusterEvent,
     multiraft::{GroupMessage, NodeOutput},
     node::{
         applier::{ApplyEvent, Committed, Job, ViewReceiver},
-        snapshots::{SnapshotEvent, SnapshotJob},
+        snapshots::{SnapshotEvent, SnapshotJob, received_name},
         wire::{self, WireEntry},
     },
     raft::{
         AppendPlan, Body, EntrySource, GroupId, Index, Input, Output, PeerId, RoleKind, RoleReport, SnapshotMeta,
         WriteFault, WritePlan,
     },
-    storage::wal::{Entry, EntryKind, Gathered, GatherError, GroupWrite, WalRequest},
+    storage::wal::{Entry, EntryKind, GatherError, GroupWrite, WalRequest, WriteReceipt},
 };
 
 impl<V: Send + 'static> Driver<V> {
@@ -60,15 +62,7 @@ impl<V: Send + 'static> Driver<V> {
     /// Adds a plan to this turn's submission.
     fn write(&mut self, group: GroupId, plan: WritePlan) {
         let WritePlan { token, hard_state, install, truncate_from, append } = plan;
-        if let Some(meta) = &install {
-            self.log.install(group, meta.position, truncate_from);
-        }
-        if let Some(from) = truncate_from {
-            self.log.truncate(group, from);
-        }
         let entries = append.map(|append| self.entries_of(append)).unwrap_or_default();
-        // Bytes that are not yet durable can be read: they may already leave for the peers.
-        self.log.append(group, &entries);
         let write = GroupWrite {
             hard_state,
             install: install.clone(),
@@ -76,6 +70,8 @@ impl<V: Send + 'static> Driver<V> {
             entries,
             ..GroupWrite::of(group)
         };
+        // Bytes that are not yet durable can be read: they may already leave for the peers.
+        self.log.submitted(&write);
         self.writes.push(write);
         self.submitting.push(Submitted { group, token, install });
     }
@@ -124,12 +120,16 @@ impl<V: Send + 'static> Driver<V> {
     }
 
     /// A submission is durable, or failed.
-    pub(super) fn on_written(&mut self, tag: u64, result: Result<(), WriteFault>) {
+    pub(super) fn on_written(&mut self, tag: u64, result: Result<WriteReceipt, WriteFault>) {
+        if let Ok(receipt) = &result {
+            self.log.written(receipt);
+        }
+        let result = result.map(|_| ());
         for Submitted { group, token, install } in self.submitted.remove(&tag).unwrap_or_default() {
             match (install, result) {
                 // Durable in the log; the write is complete when the state is installed too.
                 (Some(meta), Ok(())) => {
-                    let file = self.snapshots_dir().join(crate::node::snapshots::received_name(group, &meta));
+                    let file = self.settings.snapshots_dir.join(received_name(group, &meta));
                     self.applier.send(Job::Install { group, token, meta, file });
                 }
                 (_, result) => self.step_group(group, Input::Persisted { token, result }),
@@ -140,22 +140,37 @@ impl<V: Send + 'static> Driver<V> {
     /// Hands committed entries to the applier.
     fn dispatch(&mut self, group: GroupId, index: Index) {
         let Some(state) = self.groups.get_mut(&group) else { return };
-        let first = state.dispatched.next();
+        let mut first = state.dispatched.next();
         if first > index {
             return;
         }
         state.dispatched = index;
         let log = &self.log;
-        let waiters = state.take_committed(index, |at| log.term_at(group, at));
-        let entries = match self.log.entries(group, first, index) {
-            Ok(Gathered::InMemory(entries)) => Committed::Entries(entries),
-            Ok(Gathered::OnDisk(plan)) => Committed::OnDisk(plan),
-            Err(error) => {
-                let problem = format!("{group}: committed entries {first} to {index} cannot be read: {error}");
-                return self.on_applied(ApplyEvent::Failed { group, problem });
+        let mut waiters = VecDeque::from(state.take_committed(index, |at| log.term_at(group, at)));
+        while first <= index {
+            let (entries, last) = match self.log.entries(group, first, index, APPLY_BYTES_MAX) {
+                Ok(entries) => {
+                    let last = entries.last().map(|entry| entry.index);
+                    (Committed::Entries(entries), last)
+                }
+                Err(GatherError::OnDisk(plan)) => {
+                    let last = plan.tail.last().map(|entry| entry.index);
+                    let last = last.or_else(|| plan.reads.last().map(|read| read.position.index));
+                    (Committed::OnDisk(plan), last)
+                }
+                Err(error @ (GatherError::Gone | GatherError::Damaged)) => {
+                    let problem = format!("{group}: committed entries {first} to {index} cannot be read: {error}");
+                    return self.on_applied(ApplyEvent::Failed { group, problem });
+                }
+            };
+            let last = last.expect("a range with entries gathers at least one");
+            let mut answered = Vec::new();
+            while let Some(waiter) = waiters.pop_front_if(|(at, _)| *at <= last) {
+                answered.push(waiter);
             }
-        };
-        self.applier.send(Job::Apply { group, entries, waiters });
+            self.applier.send(Job::Apply { group, entries, waiters: answered });
+            first = last.next();
+        }
     }
 
     /// The applier reports.
@@ -165,7 +180,7 @@ impl<V: Send + 'static> Driver<V> {
                 if let Some(state) = self.groups.get_mut(&group) {
                     state.set_applied(index, digest);
                 }
-                self.log.release(group, index);
+                self.log.applied(group, index);
                 self.step_group(group, Input::Applied(index));
             }
             ApplyEvent::Installed { group, token, index, digest } => {
@@ -195,11 +210,11 @@ impl<V: Send + 'static> Driver<V> {
             Body::Append(append) if !append.entries.is_empty() => {
                 let (first, to) = (append.entries.first, message.to);
                 match self.log.gather(group, first, &append.entries.runs) {
-                    Ok(Gathered::InMemory(entries)) => {
+                    Ok(entries) => {
                         let entries = wire_entries(entries);
                         self.peers.send(peer, wire::append_to_wire(group, &message, &entries));
                     }
-                    Ok(Gathered::OnDisk(plan)) => {
+                    Err(GatherError::OnDisk(plan)) => {
                         self.snapshots.send(SnapshotJob::Gather { group, peer, message, plan });
                     }
                     Err(GatherError::Gone | GatherError::Damaged) => {
@@ -256,8 +271,9 @@ impl<V: Send + 'static> Driver<V> {
     }
 
     fn purge(&mut self, group: GroupId, meta: SnapshotMeta) {
-        self.log.purge(group, meta.position);
-        self.writes.push(GroupWrite { purge: Some(meta), ..GroupWrite::of(group) });
+        let write = GroupWrite { purge: Some(meta), ..GroupWrite::of(group) };
+        self.log.submitted(&write);
+        self.writes.push(write);
     }
 
     fn build_snapshot(&mut self, group: GroupId) {
@@ -285,10 +301,10 @@ impl<V: Send + 'static> Driver<V> {
         }
     }
 
-    fn snapshots_dir(&self) -> &std::path::Path {
-        &self.settings.snapshots_dir
-    }
 }
+
+/// Payload bytes of one job for the applier.
+const APPLY_BYTES_MAX: u64 = 4 << 20;
 
 /// Entries of the log as they travel.
 pub(crate) fn wire_entries(entries: Vec<Entry>) -> Vec<WireEntry> {

@@ -96,7 +96,11 @@ pub(super) struct Waiting {
 
 impl Waiting {
     /// Takes a number for a forward, or gives the responder back where too many wait.
-    pub(super) fn enter(&mut self, now: Instant, responder: ForwardResponder) -> Result<u64, ForwardResponder> {
+    pub(super) fn enter(
+        &mut self,
+        now: Instant,
+        responder: ForwardResponder,
+    ) -> Result<u64, ForwardResponder> {
         self.expire(now);
         if self.waiting.len() >= FORWARDS_WAITING_MAX {
             return Err(responder);

@@ -16,7 +16,9 @@ use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
 
 use super::{
-    ForwardReplier, HelloRefusal, LocalHello, Peers, bulk::HELLO_METADATA, count,
+    ForwardReplier, HelloRefusal, LocalHello, Peers,
+    bulk::HELLO_METADATA,
+    count,
     queue::{ConnectionId, FrameStream, PeerQueue},
 };
 use crate::{

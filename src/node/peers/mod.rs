@@ -40,20 +40,18 @@ use tokio::{
     task::JoinHandle,
 };
 
-pub(crate) use forward::{
-    ForwardError, ForwardHandler, ForwardReplier, ForwardResponder, ForwardResult,
-};
+pub(crate) use forward::{ForwardError, ForwardHandler, ForwardReplier, ForwardResponder, ForwardResult};
 pub(crate) use hello::{
     ERROR_CODE_METADATA, HelloError, HelloRefusal, LocalHello, PROTOCOL_VERSION, PeerCluster, PeerHello,
     PeerRecord,
 };
 pub(crate) use inbound::PeerServer;
 
-pub(crate) use super::wire::{InboundFrame, InboundMessage, InboundPayload};
 use self::{
     bulk::BulkSender,
     queue::{PeerQueue, Pushed},
 };
+pub(crate) use super::wire::{InboundFrame, InboundMessage, InboundPayload};
 use super::{handle::Command, tls::Tls};
 use crate::{
     api::config::NetworkTuning,

@@ -172,9 +172,7 @@ impl PeerQueue {
         };
         let entered = match refusal {
             Some(error) => Err((error, responder)),
-            None => {
-                state.waiting.enter(Instant::now(), responder).map_err(|back| (ForwardError::Busy, back))
-            }
+            None => state.waiting.enter(Instant::now(), responder).map_err(|back| (ForwardError::Busy, back)),
         };
         match entered {
             Ok(id) => {
@@ -318,9 +316,7 @@ impl State {
             beat_replies: mem::take(&mut self.beat_replies),
             ..v1::PeerFrame::default()
         };
-        let mut room = Room {
-            used: (frame.beats.len() + frame.beat_replies.len()) * ITEM_BYTES,
-        };
+        let mut room = Room { used: (frame.beats.len() + frame.beat_replies.len()) * ITEM_BYTES };
         room.fill(&mut self.forward_replies, &mut frame.forward_replies, reply_bytes);
         room.fill(&mut self.forwards, &mut frame.forwards, |forward| ITEM_BYTES + forward.command.len());
         room.fill(&mut self.messages, &mut frame.messages, message_bytes);
@@ -357,9 +353,12 @@ fn append<T>(to: &mut Vec<T>, mut items: Vec<T>) {
 pub(super) fn message_bytes(message: &v1::RaftMessage) -> usize {
     use v1::raft_message::Body;
     let payloads = match &message.body {
-        Some(Body::Append(append)) => append.payloads.iter().map(|payload| payload.len() + PAYLOAD_BYTES).sum(),
+        Some(Body::Append(append)) => {
+            append.payloads.iter().map(|payload| payload.len() + PAYLOAD_BYTES).sum()
+        }
         Some(Body::SnapshotChunk(chunk)) => chunk.data.len() + chunk.configuration.len(),
-        Some(Body::VoteAsk(_) | Body::VoteReply(_) | Body::AppendReply(_) | Body::SnapshotReply(_)) | None => 0,
+        Some(Body::VoteAsk(_) | Body::VoteReply(_) | Body::AppendReply(_) | Body::SnapshotReply(_))
+        | None => 0,
     };
     ITEM_BYTES + payloads
 }
