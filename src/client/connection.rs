@@ -59,16 +59,37 @@ pub(super) fn outcome_of(response: v1::ClientResponse) -> Result<Receipt, Cluste
 /// A connection to a cluster. Cheap to clone; the clones are one session.
 #[derive(Clone, Debug)]
 pub struct Client {
+    session: Arc<Session>,
     pub(super) shared: Arc<Shared>,
 }
 
+/// What belongs to one session.
+#[derive(Debug)]
+struct Session {
+    client_id: String,
+    ids: Mutex<RequestIds>,
+}
+
+impl Session {
+    fn new(client_id: Option<String>) -> Result<Self, ClusterError> {
+        let client_id = match client_id {
+            Some(id) if id.is_empty() || id.len() > CLIENT_ID_BYTES_MAX => {
+                let what = format!("a client id has 1 to {CLIENT_ID_BYTES_MAX} bytes, not {}", id.len());
+                return Err(ClusterError::new(ErrorCode::TooLarge, what));
+            }
+            Some(id) => id,
+            None => random_client_id()?,
+        };
+        Ok(Self { client_id, ids: Mutex::default() })
+    }
+}
+
+/// What all sessions over the same connections share.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) client_id: String,
     pub(super) options: ClientOptions,
     pub(super) channels: Channels,
     routes: Mutex<Routes>,
-    ids: Mutex<RequestIds>,
     /// Where calls that may go anywhere begin; moves on when a node fails.
     preferred: Mutex<usize>,
 }
@@ -97,30 +118,25 @@ impl Client {
             return Err(ClusterError::new(ErrorCode::Usage, "no endpoint was given"));
         }
         endpoints.iter().try_for_each(|endpoint| check_address(endpoint))?;
-        let client_id = match &options.client_id {
-            Some(id) if id.is_empty() || id.len() > CLIENT_ID_BYTES_MAX => {
-                let what = format!("a client id has 1 to {CLIENT_ID_BYTES_MAX} bytes, not {}", id.len());
-                return Err(ClusterError::new(ErrorCode::TooLarge, what));
-            }
-            Some(id) => id.clone(),
-            None => random_client_id()?,
-        };
+        let session = Session::new(options.client_id.clone())?;
         let channels = Channels::new(options.connect_timeout, options.tls.as_ref())?;
-        let shared = Shared {
-            client_id,
-            options,
-            channels,
-            routes: Mutex::new(Routes::new(endpoints)),
-            ids: Mutex::default(),
-            preferred: Mutex::new(0),
-        };
-        Ok(Self { shared: Arc::new(shared) })
+        let routes = Mutex::new(Routes::new(endpoints));
+        let shared = Shared { options, channels, routes, preferred: Mutex::new(0) };
+        Ok(Self { session: Arc::new(session), shared: Arc::new(shared) })
+    }
+
+    /// Another session over the same connections: of this name, else of a random one.
+    ///
+    /// # Errors
+    /// Where the name is empty or too long.
+    pub fn session(&self, client_id: Option<String>) -> Result<Self, ClusterError> {
+        Ok(Self { session: Arc::new(Session::new(client_id)?), shared: Arc::clone(&self.shared) })
     }
 
     /// The session's name.
     #[must_use]
     pub fn client_id(&self) -> &str {
-        &self.shared.client_id
+        &self.session.client_id
     }
 
     /// Every node's address that the client knows.
@@ -151,10 +167,10 @@ impl Client {
         operation: v1::Operation,
         partition: Option<PartitionId>,
     ) -> Result<Receipt, ClusterError> {
-        let request_id = lock(&self.shared.ids).begin();
-        let ended = EndOnDrop { ids: &self.shared.ids, request_id };
+        let request_id = lock(&self.session.ids).begin();
+        let ended = EndOnDrop { ids: &self.session.ids, request_id };
         let request = v1::ClientRequest {
-            client_id: self.shared.client_id.clone(),
+            client_id: self.session.client_id.clone(),
             request_id,
             operation: Some(operation),
             partition: partition.map(|partition| partition.0),
@@ -173,7 +189,7 @@ impl Client {
         let began = Instant::now();
         let (mut trace, mut backoff) = (Trace::default(), Backoff::default());
         loop {
-            request.acked_below = lock(&self.shared.ids).acked_below();
+            request.acked_below = lock(&self.session.ids).acked_below();
             request.map_epoch = self.routes().epoch();
             let address = self.target(partition);
             match self.attempt_write(&address, request.clone()).await {

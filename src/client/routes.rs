@@ -86,7 +86,7 @@ impl Routes {
 }
 
 /// `HOST:PORT` of a node, where the message holds both.
-pub(super) fn address_of(node: &v1::NodeId) -> Option<String> {
+pub(crate) fn address_of(node: &v1::NodeId) -> Option<String> {
     let has_port = |text: &str| text.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
     match (node.address.as_str(), node.port) {
         ("", _) => None,
