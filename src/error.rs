@@ -6,6 +6,7 @@
 
 mod code;
 mod graph;
+mod storage;
 
 use std::fmt;
 

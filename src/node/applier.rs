@@ -11,10 +11,9 @@ use std::{
     sync::Arc,
 };
 
-use tokio::sync::mpsc;
-
 use super::{
     handle::{Applied, AppliedOutcome, RequestError, Responder, Shared},
+    NodeLogReader,
     machine::Machine,
     views::KeptViews,
 };
@@ -24,7 +23,7 @@ use crate::{
     raft::{GroupId, Index, SnapshotMeta, WriteToken},
     storage::{
         graph_store::{GraphStore, StoreError},
-        wal::{Entry, LogReader, ReadPlan},
+        wal::{Entry, ReadPlan},
     },
 };
 
@@ -81,21 +80,24 @@ pub(crate) struct Applier<S: GraphStore> {
     store: S,
     machines: BTreeMap<GroupId, Machine<S>>,
     applied: BTreeMap<GroupId, Index>,
-    reader: LogReader,
+    reader: NodeLogReader,
     views: Arc<KeptViews<S::View>>,
     shared: Arc<Shared>,
-    events: mpsc::UnboundedSender<ApplyEvent>,
+    report: Report,
 }
+
+/// Where events go.
+pub(crate) type Report = Box<dyn Fn(ApplyEvent) + Send>;
 
 impl<S: GraphStore> Applier<S> {
     pub(crate) fn new(
         store: S,
-        reader: LogReader,
+        reader: NodeLogReader,
         views: Arc<KeptViews<S::View>>,
         shared: Arc<Shared>,
-        events: mpsc::UnboundedSender<ApplyEvent>,
+        report: Report,
     ) -> Self {
-        Self { store, machines: BTreeMap::new(), applied: BTreeMap::new(), reader, views, shared, events }
+        Self { store, machines: BTreeMap::new(), applied: BTreeMap::new(), reader, views, shared, report }
     }
 
     /// Does one job. Returns whether to go on.
@@ -114,8 +116,7 @@ impl<S: GraphStore> Applier<S> {
     }
 
     fn report(&self, event: ApplyEvent) {
-        // A driver that is gone needs no reports.
-        let _ = self.events.send(event);
+        (self.report)(event);
     }
 
     fn fail(&self, group: GroupId, waiters: Vec<(Index, Responder)>, problem: &str) {

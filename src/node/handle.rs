@@ -21,6 +21,7 @@ use crate::{
     api::ClusterEvent,
     graph::Outcome,
     placement::{MetaOutcome, MetaState},
+    storage::wal::WalMetrics,
     raft::{Body, GroupId, Index, Message, PeerId, Refusal, RoleKind, Term},
 };
 
@@ -109,8 +110,8 @@ pub(crate) struct Shared {
     pub(crate) meta: RwLock<Arc<MetaState>>,
     /// Per group: who leads, as far as this node knows.
     pub(crate) hints: RwLock<BTreeMap<GroupId, Arc<GroupHint>>>,
-    /// fdatasync calls of the log.
-    pub(crate) fsyncs: Arc<AtomicU64>,
+    /// Figures of the log's writer.
+    pub(crate) log: Arc<WalMetrics>,
     /// What subscribers are told.
     pub(crate) events: broadcast::Sender<ClusterEvent>,
     /// Changes whenever any group's role or leader does.

@@ -100,7 +100,8 @@ impl<S: GraphStore> Machine<S> {
             Kind::Graph(machine) => apply_graph(machine, &self.store, entries),
             Kind::Meta { state, applied, digest } => {
                 let mut batch = Batch::default();
-                for entry in entries.iter().filter(|entry| entry.index > applied.index) {
+                let skipped = entries.partition_point(|entry| entry.index <= applied.index);
+                for entry in &entries[skipped..] {
                     *applied = entry.position();
                     if entry.kind == EntryKind::Normal
                         && let Ok(command) = MetaCommand::decode(&entry.payload)

@@ -17,3 +17,6 @@ pub(crate) mod tls;
 pub(crate) mod views;
 pub(crate) mod wire;
 pub(crate) mod worker;
+
+/// Reads entries back from the log's files.
+pub(crate) type NodeLogReader = crate::storage::wal::LogReader<crate::storage::wal::OsDisk>;

@@ -15,7 +15,7 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::{driver::{Event, wire_entries}, peers::Peers, wire};
+use super::{NodeLogReader, driver::{Event, wire_entries}, peers::Peers, wire};
 use crate::{
     graph::snapshot::{self, ImportError},
     raft::{
@@ -24,7 +24,7 @@ use crate::{
     },
     storage::{
         graph_store::{GraphStore, ReadView, StoreError},
-        wal::{LogReader, ReadPlan},
+        wal::ReadPlan,
     },
 };
 
@@ -68,7 +68,7 @@ pub(crate) struct SnapshotWorker {
     dir: PathBuf,
     built: BTreeMap<GroupId, SnapshotId>,
     next_id: u64,
-    reader: LogReader,
+    reader: NodeLogReader,
     peers: Peers,
     events: mpsc::UnboundedSender<Event>,
 }
@@ -81,7 +81,7 @@ impl SnapshotWorker {
     /// Where the directory cannot be used.
     pub(crate) fn open(
         dir: PathBuf,
-        reader: LogReader,
+        reader: NodeLogReader,
         peers: Peers,
         events: mpsc::UnboundedSender<Event>,
     ) -> io::Result<Self> {

@@ -14,10 +14,7 @@ use std::{
     fs::{self, File},
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::{
-        Arc, RwLock,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, RwLock},
 };
 
 use tokio::{
@@ -43,7 +40,7 @@ use super::{
     worker::Worker,
 };
 use crate::{
-    api::config::{RaftTuning, StoreTuning, TlsConfig, Tuning},
+    api::config::{LogTuning, RaftTuning, StoreTuning, TlsConfig, Tuning},
     error::{ClusterError, ErrorCode},
     graph::{self, GraphMachine},
     multiraft::Node,
@@ -55,7 +52,7 @@ use crate::{
     storage::{
         graph_store::{GraphStore, StoreError},
         wal::{
-            DataDirLock, GroupWrite, LogId, LogIndex, OsDisk, RecoveredGroup, Recovery, WalHandle, WalHooks, WalOptions,
+            DataDirLock, GroupWrite, LogId, LogIndex, LogReader, OsDisk, Recovery, WalHandle, WalHooks, WalOptions,
             WalWriter,
         },
     },
@@ -66,7 +63,7 @@ const GENESIS: Position = Position::new(Index(1), Term(1));
 /// The file that says that every group's first state is durable.
 const STARTED: &str = "started";
 /// Segments of the log beyond which the state is made durable out of turn.
-const SEGMENTS_MAX: usize = 8;
+const SEGMENTS_MAX: u64 = 8;
 
 /// What a node is told.
 #[derive(Clone, Debug)]
@@ -130,11 +127,7 @@ pub(crate) async fn start<S: GraphStore>(
     config: NodeConfig,
     open_store: impl FnOnce(&Path, &StoreTuning) -> Result<S, StoreError> + Send + 'static,
 ) -> Result<RunningNode, ClusterError> {
-    let unwritable = |error: std::io::Error| {
-        let what = format!("cannot create the data directory {}: {error}", config.data_dir.display());
-        ClusterError::new(ErrorCode::DataDirUnwritable, what)
-    };
-    fs::create_dir_all(&config.data_dir).map_err(unwritable)?;
+    fs::create_dir_all(&config.data_dir).map_err(|error| unwritable(&config.data_dir, &error))?;
     let lock = DataDirLock::acquire(&config.data_dir)?;
     let identity = Identity::open(&config.data_dir, &config.node_id)?;
     let tls = config.tls.as_ref().map(Tls::load).transpose()?;
@@ -148,7 +141,13 @@ pub(crate) async fn start<S: GraphStore>(
         config.replication_factor,
     )
     .expecting(config.expected.iter().cloned());
-    let hello = LocalHello::new(&identity, &plan);
+    let hello = LocalHello::new(
+        &identity,
+        own_address.clone(),
+        plan.addresses(),
+        config.partition_count,
+        config.replication_factor,
+    );
 
     let services = Services::new(config.node_id.clone(), own_address);
     let server = PeerServer::new(hello.clone());
@@ -212,7 +211,7 @@ impl BringUp {
         if let Some(outcome) = entered {
             let membership = self.identity.membership().cloned().expect("set by the bootstrap");
             let node = self.assemble(membership, outcome, open_store).await?;
-            let health = tokio::spawn(super::service::status::report_health(self.services.clone(), self.health.clone()));
+            let health = tokio::spawn(self.services.clone().report_health(self.health.clone()));
             told(stopping).await;
             health.abort();
             node.stop().await;
@@ -281,12 +280,14 @@ impl<S: GraphStore> Loaded<S> {
         let store = open_store(&config.data_dir, &config.tuning.store)?;
         let options =
             WalOptions { segment_bytes: config.tuning.log.segment_bytes, ..WalOptions::new(log_id) };
-        let disk = OsDisk::open(&config.data_dir.join("wal"))?;
-        let (mut writer, mut recovery) = WalWriter::open(disk, options)?;
+        let log_dir = config.data_dir.join("wal");
+        let (mut writer, mut recovery) = WalWriter::open(OsDisk::open(&log_dir)?, options)?;
         let started = config.data_dir.join(STARTED);
         if !started.exists() {
-            begin(&store, &mut writer, &mut recovery, membership, &first)?;
+            begin(&store, &mut writer, membership, &first)?;
             mark(&started)?;
+            let disk = writer.close()?;
+            (writer, recovery) = WalWriter::open(disk, options)?;
         }
         finish_installs(&store, &recovery, &config.data_dir.join("snapshots"))?;
         let meta = machine::stored_meta(&store)?.unwrap_or(first);
@@ -302,17 +303,22 @@ impl<S: GraphStore> Loaded<S> {
         let (pure, groups) = recover_groups(&store, &recovery, &meta, membership, &replica, clock)?;
 
         let meta = Arc::new(meta);
-        let fsyncs = Arc::new(AtomicU64::new(0));
+        let (commands, arriving) = mpsc::channel(COMMANDS_WAITING_MAX);
+        let (event_sender, events) = mpsc::unbounded_channel();
+        let log_dir = node.config.data_dir.join("wal");
+        let log = LogIndex::of_recovery(&recovery, tuning.log.cache_bytes);
+        let reader = LogReader::new(OsDisk::open(&log_dir)?, recovery.log_id);
+        let wal = WalHandle::start(writer, OsDisk::open(&log_dir)?, wal_hooks(&event_sender, &tuning.log))
+            .map_err(no_thread)?;
+        let wal_metrics = Arc::clone(wal.metrics());
         let shared = Arc::new(Shared {
             meta: RwLock::new(Arc::clone(&meta)),
             hints: RwLock::default(),
-            fsyncs: Arc::clone(&fsyncs),
+            log: wal_metrics,
             events: broadcast::channel(1024).0,
             changes: watch::channel(0).0,
             peer,
         });
-        let (commands, arriving) = mpsc::channel(COMMANDS_WAITING_MAX);
-        let (event_sender, events) = mpsc::unbounded_channel();
         let peers = Peers::new(PeersConfig {
             own: peer,
             cluster_id: membership.cluster_id,
@@ -322,17 +328,16 @@ impl<S: GraphStore> Loaded<S> {
             commands: commands.clone(),
         });
 
-        let log = LogIndex::new(&recovery, tuning.log.cache_bytes);
-        let reader = log.reader(OsDisk::open(&node.config.data_dir.join("wal"))?);
-        let wal = WalHandle::start(writer, wal_hooks(&event_sender, fsyncs), &tuning.log)?;
         let views = Arc::new(KeptViews::default());
         let applier = start_applier(&store, reader.clone(), &views, &shared, &event_sender)?;
         let snapshots_dir = node.config.data_dir.join("snapshots");
-        let mut worker = SnapshotWorker::open(snapshots_dir.clone(), reader, peers.clone(), event_sender.clone())?;
+        let mut worker = SnapshotWorker::open(snapshots_dir.clone(), reader, peers.clone(), event_sender.clone())
+            .map_err(|error| unwritable(&snapshots_dir, &error))?;
         let snapshots = Worker::start("snapshots", move |job| {
             worker.run(job);
             true
-        })?;
+        })
+        .map_err(no_thread)?;
 
         let (driver, arriving, events) = Driver::new(Parts {
             node: pure,
@@ -360,8 +365,8 @@ impl<S: GraphStore> Loaded<S> {
         let reads = Arc::new(StoredReads::new(store));
         let deadline = tuning.network.request_timeout;
         let coordinator =
-            Coordinator::new(handle.clone(), routing, peers.clone(), channels, reads, deadline);
-        peers.set_forward_handler(Arc::new(ForwardedWrites::new(&coordinator)));
+            Coordinator::new(handle.clone(), Arc::clone(&routing), peers.clone(), channels, reads, deadline);
+        peers.set_forward_handler(Arc::new(ForwardedWrites::new(handle.clone(), Arc::clone(&routing))));
         peers.set_members_of(&meta);
         node.server.attach(peers.clone());
         let driving = tokio::spawn(driver.run(arriving, events));
@@ -394,7 +399,6 @@ impl Assembled {
 fn begin<S: GraphStore>(
     store: &S,
     writer: &mut WalWriter<OsDisk>,
-    recovery: &mut Recovery,
     membership: &Membership,
     first: &MetaState,
 ) -> Result<(), ClusterError> {
@@ -417,13 +421,12 @@ fn begin<S: GraphStore>(
         writes.push(GroupWrite {
             remove: true,
             hard_state: Some(hard_state),
-            install: founder.then(|| start.clone()),
+            install: founder.then_some(start),
             ..GroupWrite::of(group)
         });
-        recovery.groups.insert(group, RecoveredGroup::beginning(hard_state, start));
     }
     store.persist()?;
-    writer.write(&writes).map_err(|error| ClusterError::new(ErrorCode::DiskFailed, error.to_string()))?;
+    writer.write(&writes)?;
     Ok(())
 }
 
@@ -433,9 +436,15 @@ fn mark(path: &Path) -> Result<(), ClusterError> {
         Some(dir) => File::open(dir)?.sync_all(),
         None => Ok(()),
     });
-    synced.map_err(|error| {
-        ClusterError::new(ErrorCode::DataDirUnwritable, format!("cannot write {}: {error}", path.display()))
-    })
+    synced.map_err(|error| unwritable(path, &error))
+}
+
+fn unwritable(path: &Path, error: &std::io::Error) -> ClusterError {
+    ClusterError::new(ErrorCode::DataDirUnwritable, format!("cannot write {}: {error}", path.display()))
+}
+
+fn no_thread(error: std::io::Error) -> ClusterError {
+    ClusterError::new(ErrorCode::Internal, format!("cannot start a thread: {error}"))
 }
 
 /// Installs snapshots whose installation a crash interrupted: the log has them, the store not yet.
@@ -502,7 +511,7 @@ fn recover_groups<S: GraphStore>(
 
 fn start_applier<S: GraphStore>(
     store: &S,
-    reader: crate::storage::wal::LogReader,
+    reader: super::NodeLogReader,
     views: &Arc<KeptViews<S::View>>,
     shared: &Arc<Shared>,
     events: &mpsc::UnboundedSender<Event>,
@@ -513,11 +522,16 @@ fn start_applier<S: GraphStore>(
         let _ = events.send(Event::Apply(event));
     };
     let mut applier = Applier::new(store.clone(), reader, Arc::clone(views), Arc::clone(shared), Box::new(report));
-    Ok(Worker::start("applier", move |job| applier.run(job))?)
+    Worker::start("applier", move |job| applier.run(job)).map_err(no_thread)
 }
 
-fn wal_hooks(events: &mpsc::UnboundedSender<Event>, fsyncs: Arc<AtomicU64>) -> WalHooks {
-    todo_hooks(events, fsyncs)
+fn wal_hooks(events: &mpsc::UnboundedSender<Event>, tuning: &LogTuning) -> WalHooks<u64> {
+    let events = events.clone();
+    let hooks = WalHooks::new(move |event| {
+        // A driver that is gone needs no reports.
+        let _ = events.send(Event::Wal(event));
+    });
+    WalHooks { full_poll_interval: tuning.disk_full_poll_interval, ..hooks }
 }
 
 /// What every replica of a node is told.

@@ -30,16 +30,7 @@ pub(crate) const MESSAGE_BYTES_MAX: usize = GRPC_MESSAGE_BYTES_MAX / 2;
 /// two can overflow.
 const NUMBER_MAX: u64 = u64::MAX >> 1;
 
-/// What a log entry holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum EntryKind {
-    /// A command of the group's state machine.
-    Normal,
-    /// Nothing: a new leader commits it to learn what is committed.
-    Empty,
-    /// An encoded [`Configuration`].
-    Configuration,
-}
+pub(crate) use crate::storage::wal::EntryKind;
 
 /// One entry on its way to a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,6 +1,9 @@
 //! What is looked after now and then: members as the map wants them, the log's length, the routes.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
 
 use tokio::time::Instant;
 
@@ -34,7 +37,9 @@ impl<V: Send + 'static> Driver<V> {
             .housekeeping
             .persisted
             .is_none_or(|at| now.duration_since(at) >= self.settings.persist_interval);
-        let long = self.wal.metrics().segments() > self.settings.segments_max;
+        let metrics = self.wal.metrics();
+        let (oldest, newest) = (metrics.oldest_segment.load(Relaxed), metrics.newest_segment.load(Relaxed));
+        let long = newest - oldest >= self.settings.segments_max;
         if !self.housekeeping.persisting && (due || long) {
             self.housekeeping.persisting = true;
             self.housekeeping.persisted = Some(now);

@@ -42,8 +42,8 @@ use crate::{
     limits::STREAM_IN_FLIGHT_MAX,
     multiraft::{Node, NodeInput},
     placement::MetaState,
-    raft::{GroupId, Index, Input, PeerId, ReadId, SnapshotMeta, WriteFault, WriteToken},
-    storage::wal::{GroupWrite, LogIndex, WalHandle, WriteReceipt},
+    raft::{GroupId, Index, Input, PeerId, ReadId, SnapshotMeta, WriteToken},
+    storage::wal::{GroupWrite, LogIndex, WalEvent, WalHandle},
 };
 
 /// Commands handled between two looks at completions.
@@ -55,7 +55,7 @@ const HOUSEKEEPING: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(crate) enum Event {
     /// The log writer.
-    Wal(WalEvent),
+    Wal(WalEvent<u64>),
     /// The applier.
     Apply(ApplyEvent),
     /// The snapshot worker.
@@ -64,22 +64,13 @@ pub(crate) enum Event {
     GatherFailed { group: GroupId, to: crate::raft::ReplicaId, index: Index },
 }
 
-/// What the log writer reports.
-#[derive(Debug)]
-pub(crate) enum WalEvent {
-    /// A submission is durable, or failed.
-    Done { tag: u64, result: Result<WriteReceipt, WriteFault> },
-    /// The disk has no room, or has room again.
-    Full(bool),
-}
-
 /// What a driver is made of.
 pub(crate) struct Parts<V> {
     pub(crate) node: Node,
     pub(crate) clock: Clock,
     pub(crate) shared: Arc<Shared>,
     pub(crate) log: LogIndex,
-    pub(crate) wal: WalHandle,
+    pub(crate) wal: WalHandle<u64>,
     pub(crate) applier: Worker<Job<V>>,
     pub(crate) snapshots: Worker<SnapshotJob<V>>,
     pub(crate) peers: Peers,
@@ -96,7 +87,7 @@ pub(crate) struct Parts<V> {
 pub(crate) struct DriverSettings {
     pub(crate) persist_interval: Duration,
     /// Segments the log may have before the state is made durable out of turn.
-    pub(crate) segments_max: usize,
+    pub(crate) segments_max: u64,
     pub(crate) replica: super::start::ReplicaSettings,
     pub(crate) snapshots_dir: std::path::PathBuf,
 }
@@ -107,7 +98,7 @@ pub(crate) struct Driver<V> {
     clock: Clock,
     shared: Arc<Shared>,
     log: LogIndex,
-    wal: WalHandle,
+    wal: WalHandle<u64>,
     applier: Worker<Job<V>>,
     snapshots: Worker<SnapshotJob<V>>,
     peers: Peers,
@@ -222,9 +213,8 @@ impl<V: Send + 'static> Driver<V> {
             }
             self.submit_writes();
             if let Some(done) = self.stopping.take() {
-                self.stop();
-                let _ = done.send(());
-                break;
+                self.stop(done).await;
+                return;
             }
         }
     }
@@ -280,7 +270,7 @@ impl<V: Send + 'static> Driver<V> {
 
     fn on_event(&mut self, event: Event) {
         match event {
-            Event::Wal(WalEvent::Done { tag, result }) => self.on_written(tag, result),
+            Event::Wal(WalEvent::Completed(completion)) => self.on_written(&completion.tags, &completion.result),
             Event::Wal(WalEvent::Full(full)) => {
                 tracing::warn!(full, "the log's disk {}", if full { "has no room" } else { "has room again" });
                 self.step(NodeInput::DiskFull(full));
@@ -319,12 +309,23 @@ impl<V: Send + 'static> Driver<V> {
         self.node.peer_of(group, leader)
     }
 
-    fn stop(&mut self) {
+    /// Answers who waits, makes everything durable and ends the threads.
+    async fn stop(mut self, done: tokio::sync::oneshot::Sender<()>) {
         for state in self.groups.values_mut() {
             state.leadership_lost();
         }
         self.applier.send(Job::Stop);
-        self.wal.stop();
+        let Self { wal, applier, snapshots, .. } = self;
+        let ended = tokio::task::spawn_blocking(move || {
+            snapshots.join();
+            applier.join();
+            wal.close()
+        });
+        if let Ok(Err(error)) = ended.await {
+            tracing::error!("the log was not written to its end: {error}");
+        }
+        // Who asked may be gone.
+        let _ = done.send(());
     }
 }
 

@@ -6,6 +6,7 @@ use super::{Driver, Event, Submitted, payloads::Payload};
 use crate::{
     api::ClusterEvent,
     multiraft::{GroupMessage, NodeOutput},
+    placement::PartitionId,
     node::{
         applier::{ApplyEvent, Committed, Job, ViewReceiver},
         snapshots::{SnapshotEvent, SnapshotJob, received_name},
@@ -15,7 +16,7 @@ use crate::{
         AppendPlan, Body, EntrySource, GroupId, Index, Input, Output, PeerId, RoleKind, RoleReport, SnapshotMeta,
         WriteFault, WritePlan,
     },
-    storage::wal::{Entry, EntryKind, GatherError, GroupWrite, WalRequest, WriteReceipt},
+    storage::wal::{Entry, EntryKind, GatherError, GroupWrite, WalRequest, WriteError, WriteReceipt},
 };
 
 impl<V: Send + 'static> Driver<V> {
@@ -114,18 +115,19 @@ impl<V: Send + 'static> Driver<V> {
         let submitted = std::mem::take(&mut self.submitting);
         self.submitted.insert(tag, submitted);
         if self.wal.submit(WalRequest { tag, writes }).is_err() {
-            self.on_written(tag, Err(WriteFault::WriteFailed));
+            self.on_written(&[tag], &Err(WriteError::Fault(WriteFault::WriteFailed)));
             self.submit_writes();
         }
     }
 
     /// A submission is durable, or failed.
-    pub(super) fn on_written(&mut self, tag: u64, result: Result<WriteReceipt, WriteFault>) {
-        if let Ok(receipt) = &result {
+    pub(super) fn on_written(&mut self, tags: &[u64], result: &Result<WriteReceipt, WriteError>) {
+        if let Ok(receipt) = result {
             self.log.written(receipt);
         }
-        let result = result.map(|_| ());
-        for Submitted { group, token, install } in self.submitted.remove(&tag).unwrap_or_default() {
+        let result = result.as_ref().map(|_| ()).map_err(WriteError::as_fault);
+        let submitted: Vec<_> = tags.iter().filter_map(|tag| self.submitted.remove(tag)).flatten().collect();
+        for Submitted { group, token, install } in submitted {
             match (install, result) {
                 // Durable in the log; the write is complete when the state is installed too.
                 (Some(meta), Ok(())) => {
@@ -253,9 +255,9 @@ impl<V: Send + 'static> Driver<V> {
             && let Some(member) = self.meta.members.get(&leader)
         {
             let node = member.node.clone();
-            let event = match group.partition() {
+            let event = match PartitionId::of_group(group) {
                 None => ClusterEvent::LeaderElected(node),
-                Some(partition) => ClusterEvent::PartitionLeaderElected { partition, leader: node },
+                Some(partition) => ClusterEvent::PartitionLeaderElected(partition, node),
             };
             // Nobody has to listen.
             let _ = self.shared.events.send(event);

@@ -64,7 +64,10 @@ pub(crate) fn canonical(operation: Operation, mut details: OperationDetails) -> 
 fn of_operation(error: &OperationError) -> ClusterError {
     let code = match error {
         OperationError::Value(value) => return of_value(*value),
-        OperationError::TooLarge(_) | OperationError::LabelTooLong(_) | OperationError::KeyTooLong(_) => {
+        OperationError::TooLarge(_)
+        | OperationError::LabelTooLong(_)
+        | OperationError::KeyTooLong(_)
+        | OperationError::ClientIdTooLong(_) => {
             ErrorCode::TooLarge
         }
         OperationError::LabelEmpty

@@ -63,7 +63,7 @@ impl Services {
             id: self.node_id().0.clone(),
             address: self.address().to_owned(),
             state: if groups.iter().any(|group| group.fault.is_some()) { "faulted" } else { "up" }.into(),
-            fsyncs: coordinator.handle.shared.fsyncs.load(Ordering::Relaxed),
+            fsyncs: coordinator.handle.shared.log.syncs.load(Ordering::Relaxed),
             ..v1::NodeStatus::default()
         };
         for group in groups {
