@@ -35,7 +35,10 @@ pub(super) async fn run(args: BenchArgs) -> Result<ExitCode, ClusterError> {
         (BenchOp::Put, BenchMode::Stream) => put_stream(&client, &args).await?,
         (BenchOp::Get, BenchMode::Unary) => get_unary(&client, &args).await?,
         (BenchOp::Get, BenchMode::Stream) => {
-            return Err(ClusterError::new(ErrorCode::Usage, "--mode stream carries writes: use --op put with it"));
+            return Err(ClusterError::new(
+                ErrorCode::Usage,
+                "--mode stream carries writes: use --op put with it",
+            ));
         }
     };
     print(&args, &figures)?;
@@ -159,7 +162,9 @@ where
             for at in 0.. {
                 let sent = Instant::now();
                 // What is under way at the end is neither counted nor waited for.
-                let Ok(outcome) = timeout_at(end, operation(session.clone(), number, at)).await else { break };
+                let Ok(outcome) = timeout_at(end, operation(session.clone(), number, at)).await else {
+                    break;
+                };
                 figures.note(&outcome, sent.elapsed());
             }
             Ok::<_, ClusterError>(figures)
@@ -206,7 +211,10 @@ async fn put_stream(client: &Client, args: &BenchArgs) -> Result<Figures, Cluste
     Ok(total)
 }
 
-async fn nodes_to_read(client: &Client, value_bytes: usize) -> Result<Vec<(String, PartitionId)>, ClusterError> {
+async fn nodes_to_read(
+    client: &Client,
+    value_bytes: usize,
+) -> Result<Vec<(String, PartitionId)>, ClusterError> {
     let session = client.session(None)?;
     let created = Arc::new(Mutex::new(Vec::with_capacity(READ_NODES)));
     let noted = Arc::clone(&created);

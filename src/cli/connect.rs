@@ -1,6 +1,6 @@
 //! From flags and environment to a client.
 
-use std::{env, time::Duration};
+use std::{env, path::PathBuf, time::Duration};
 
 use super::args::{ConnectArgs, TlsArgs};
 use crate::{
@@ -17,11 +17,6 @@ pub(super) const DEFAULT_ADDRESS: &str = "127.0.0.1:8080";
 /// A client for one command.
 pub(super) async fn connect(args: ConnectArgs) -> Result<Client, ClusterError> {
     connect_with(args, ClientOptions::default()).await
-}
-
-/// A client for one command that has the session of this name.
-pub(super) async fn connect_as(args: ConnectArgs, client_id: String) -> Result<Client, ClusterError> {
-    connect_with(args, ClientOptions { client_id: Some(client_id), ..ClientOptions::default() }).await
 }
 
 /// A client that does not wait long: for commands that tell how the cluster is.
@@ -45,7 +40,7 @@ fn endpoints_from(environment: Option<String>) -> Vec<String> {
 
 /// All three files or none.
 pub(super) fn tls(args: TlsArgs) -> Result<Option<TlsConfig>, ClusterError> {
-    let file = |flag, name: &str| flag.or_else(|| env::var_os(name).map(Into::into));
+    let file = |flag: Option<PathBuf>, name: &str| flag.or_else(|| env::var_os(name).map(Into::into));
     let tls = TlsConfig::from_parts(
         file(args.tls_cert, "KOTOBA_TLS_CERT"),
         file(args.tls_key, "KOTOBA_TLS_KEY"),
@@ -56,9 +51,8 @@ pub(super) fn tls(args: TlsArgs) -> Result<Option<TlsConfig>, ClusterError> {
 
 /// Reads a CID before anything is asked of the cluster.
 pub(super) fn cid(text: &str) -> Result<Cid, ClusterError> {
-    text.parse().map_err(|error| {
-        ClusterError::new(ErrorCode::MalformedCid, format!("{text:?} is no CID: {error}"))
-    })
+    text.parse()
+        .map_err(|error| ClusterError::new(ErrorCode::MalformedCid, format!("{text:?} is no CID: {error}")))
 }
 
 pub(super) fn partition(number: Option<u32>) -> Option<PartitionId> {

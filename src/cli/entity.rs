@@ -90,7 +90,8 @@ pub(super) async fn history(args: GetArgs, kind: Kind) -> Result<ExitCode, Clust
     let table = || {
         let head = row!["generation", "index", "version", "properties"];
         let rows = rows.iter().map(|version| {
-            let content = if version["deleted"] == true { "deleted".into() } else { version["properties"].to_string() };
+            let content =
+                if version["deleted"] == true { "deleted".into() } else { version["properties"].to_string() };
             let cid = version["version"].as_str().unwrap_or_default();
             row![version["generation"], version["index"], cid, content]
         });

@@ -80,7 +80,8 @@ mod tests {
     #[test]
     fn a_graph_has_the_size_it_was_asked_for() {
         let text = String::from_utf8(graph(1)).unwrap();
-        let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let lines: Vec<serde_json::Value> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines.len(), 130);
         assert!(lines[..50].iter().all(|line| line["properties"]["value"].as_str().unwrap().len() == 33));
         assert!(lines[50..].iter().all(|line| line["edge"].is_string()));

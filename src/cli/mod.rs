@@ -74,7 +74,9 @@ async fn dispatch(arguments: Arguments) -> Result<ExitCode, ClusterError> {
 fn refuse_arguments(error: &clap::Error) -> ExitCode {
     if matches!(
         error.kind(),
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+        ErrorKind::DisplayHelp
+            | ErrorKind::DisplayVersion
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
     ) {
         // Nobody is left to tell where the terminal is gone.
         let _ = error.print();

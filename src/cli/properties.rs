@@ -25,7 +25,10 @@ pub(super) fn parse(arguments: &[String]) -> Result<Properties, ClusterError> {
             None => (name, text.into()),
         };
         if name.is_empty() {
-            return Err(ClusterError::new(ErrorCode::Usage, format!("{argument:?} has no name before the =")));
+            return Err(ClusterError::new(
+                ErrorCode::Usage,
+                format!("{argument:?} has no name before the ="),
+            ));
         }
         if properties.insert(name.to_owned(), value).is_some() {
             return Err(ClusterError::new(ErrorCode::Usage, format!("the property {name:?} is given twice")));
@@ -58,7 +61,8 @@ mod tests {
 
     #[test]
     fn text_and_json_are_told_apart() {
-        let properties = parsed(&["name=Alice", "age:=30", "score:=1.0", "eq=a=b:=c", "n:=null", "empty="]).unwrap();
+        let properties =
+            parsed(&["name=Alice", "age:=30", "score:=1.0", "eq=a=b:=c", "n:=null", "empty="]).unwrap();
         let expected: Properties = [
             ("name", Value::String("Alice".into())),
             ("age", Value::Int(30)),

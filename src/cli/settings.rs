@@ -116,18 +116,28 @@ impl Settings {
             None => File::default(),
         };
         let node_id = args.node_id.or_else(|| variable("KOTOBA_NODE_ID")).or(file.node_id);
-        let node_id = node_id.map(NodeId).ok_or_else(|| usage("--node-id is missing: a node needs a name"))?;
+        let node_id =
+            node_id.map(NodeId).ok_or_else(|| usage("--node-id is missing: a node needs a name"))?;
         if !node_id.is_valid() {
-            return Err(usage(format!("{:?} cannot be a node id: it has white space or a wrong length", node_id.0)));
+            return Err(usage(format!(
+                "{:?} cannot be a node id: it has white space or a wrong length",
+                node_id.0
+            )));
         }
         let address = args.address.or_else(|| variable("KOTOBA_ADDRESS")).or(file.address);
         let address = address.unwrap_or_else(|| DEFAULT_ADDRESS.to_owned());
-        let from_environment = || variable("KOTOBA_PEERS").map(|text| text.split(',').map(str::to_owned).collect());
+        let from_environment =
+            || variable("KOTOBA_PEERS").map(|text| text.split(',').map(str::to_owned).collect());
         let peers = args.peers.or_else(from_environment).or(file.peers).unwrap_or_default();
         let data_dir = args.data_dir.or_else(|| path("KOTOBA_DATA_DIR")).or(file.data_dir);
         let defaults = ClusterConfig::default();
-        let partitions =
-            number(args.partitions, &variable, "KOTOBA_PARTITIONS", file.partitions, defaults.partition_count)?;
+        let partitions = number(
+            args.partitions,
+            &variable,
+            "KOTOBA_PARTITIONS",
+            file.partitions,
+            defaults.partition_count,
+        )?;
         let replication_factor = number(
             args.replication_factor,
             &variable,
@@ -209,7 +219,8 @@ where
         return Ok(value);
     }
     if let Some(text) = variable(name) {
-        let wrong = |error| ClusterError::new(ErrorCode::Configuration, format!("{name} is {text:?}: {error}"));
+        let wrong =
+            |error| ClusterError::new(ErrorCode::Configuration, format!("{name} is {text:?}: {error}"));
         return text.trim().parse().map_err(wrong);
     }
     let default = T::try_from(default).map_err(|_| usage(format!("{name} has no default")))?;
@@ -274,7 +285,8 @@ mod tests {
 
     #[test]
     fn a_flag_wins_over_the_environment_which_wins_over_the_file() {
-        let file = file("node_id = \"file\"\naddress = \"127.0.0.1:3\"\npartitions = 3\nreplication_factor = 5\n");
+        let file =
+            file("node_id = \"file\"\naddress = \"127.0.0.1:3\"\npartitions = 3\nreplication_factor = 5\n");
         let path = file.path().to_str().unwrap();
         let mut args = NodeArgs { partitions: Some(1), ..NodeArgs::default() };
         let environment =
@@ -294,7 +306,8 @@ mod tests {
             let args = NodeArgs { config: Some(file.path().to_owned()), ..named("n") };
             gather(args, &[])
         };
-        let settings = with("[raft]\nelection_timeout = \"1s 500ms\"\n[log]\nsegment_bytes = 8388608\n").unwrap();
+        let settings =
+            with("[raft]\nelection_timeout = \"1s 500ms\"\n[log]\nsegment_bytes = 8388608\n").unwrap();
         assert_eq!(settings.tuning.raft.election_timeout, Duration::from_millis(1500));
         assert_eq!(settings.tuning.log.segment_bytes, 8 << 20);
         for (text, part) in [

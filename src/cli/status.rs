@@ -171,7 +171,11 @@ mod tests {
             ..Default::default()
         };
         let node = |id: &str, partitions| v1::NodeStatus { id: id.into(), partitions, ..Default::default() };
-        let nodes = [node("a", vec![replica("follower", 4)]), node("b", vec![replica("leader", 0)]), node("c", vec![])];
+        let nodes = [
+            node("a", vec![replica("follower", 4)]),
+            node("b", vec![replica("leader", 0)]),
+            node("c", vec![]),
+        ];
         let rows = partition_rows(&nodes);
         assert_eq!(rows[1], ["3", "b", "2", "9", "5 -4 01234567", "9 01234567", "-"]);
     }

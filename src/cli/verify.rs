@@ -95,13 +95,17 @@ pub(super) async fn verify(client: &Client) -> Result<Verdict, ClusterError> {
         .iter()
         .filter_map(|node| Some((node.id.as_str(), crate::client::address_of(node)?)))
         .collect();
-    let mut verdict = Verdict { partitions: cluster.partitions.len(), members: cluster.nodes.len(), first_difference: None };
+    let mut verdict = Verdict {
+        partitions: cluster.partitions.len(),
+        members: cluster.nodes.len(),
+        first_difference: None,
+    };
     for partition in &cluster.partitions {
         let address = |id: &String| {
             let known = addresses.get(id.as_str()).cloned();
-            known.map(|address| (id.clone(), address)).ok_or_else(|| {
-                ClusterError::Unavailable(format!("the address of member {id} is not known"))
-            })
+            known
+                .map(|address| (id.clone(), address))
+                .ok_or_else(|| ClusterError::Unavailable(format!("the address of member {id} is not known")))
         };
         let members = partition.nodes.iter().map(address).collect::<Result<Members, _>>()?;
         verdict.first_difference = compare(client, PartitionId(partition.partition), &members).await?;
@@ -224,7 +228,8 @@ mod tests {
     fn the_first_row_that_differs_is_found() {
         let difference = |a: &[_], b: &[_]| {
             let pages = BTreeMap::from([("a".to_owned(), page(a)), ("b".to_owned(), page(b))]);
-            first_difference_of(&pages).map(|(key, members)| (key, members["a"].clone(), members["b"].clone()))
+            first_difference_of(&pages)
+                .map(|(key, members)| (key, members["a"].clone(), members["b"].clone()))
         };
         let hex = |text: &str| Some(data_encoding::HEXLOWER.encode(text.as_bytes()));
         assert_eq!(difference(&[("k", "1"), ("l", "2")], &[("k", "1"), ("l", "2")]), None);

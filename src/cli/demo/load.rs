@@ -66,7 +66,11 @@ pub(super) struct Load {
 
 impl Load {
     /// Starts so many clients, each with a session and a share of the nodes of its own.
-    pub(super) fn start(client: &Client, nodes: Vec<(String, Cid)>, writers: usize) -> Result<Self, ClusterError> {
+    pub(super) fn start(
+        client: &Client,
+        nodes: Vec<(String, Cid)>,
+        writers: usize,
+    ) -> Result<Self, ClusterError> {
         let count = partition_count(client)?;
         let mut shares: Vec<Vec<Written>> = vec![Vec::new(); writers];
         for (at, (_, cid)) in nodes.into_iter().enumerate() {
@@ -94,7 +98,8 @@ impl Load {
         self.stop.store(true, Ordering::Relaxed);
         let mut written = Vec::new();
         for writer in std::mem::take(&mut self.writers) {
-            let ended = writer.await.map_err(|error| ClusterError::new(ErrorCode::Internal, error.to_string()))?;
+            let ended =
+                writer.await.map_err(|error| ClusterError::new(ErrorCode::Internal, error.to_string()))?;
             written.extend(ended?);
         }
         Ok(written)
@@ -163,7 +168,10 @@ impl Probe {
     }
 
     /// Writes, from now on, until a write is acknowledged; measures from `killed_at`.
-    pub(super) async fn write_until_acknowledged(mut self, killed_at: Instant) -> Result<Probed, ClusterError> {
+    pub(super) async fn write_until_acknowledged(
+        mut self,
+        killed_at: Instant,
+    ) -> Result<Probed, ClusterError> {
         while self.written.acknowledged.is_empty() {
             self.written.write_next(&self.client).await?;
         }

@@ -101,7 +101,8 @@ impl Outcome {
     }
 
     fn sentence(&self) -> String {
-        let verdict = if self.kept_its_word() { "The cluster kept its word" } else { "THE CLUSTER BROKE ITS WORD" };
+        let verdict =
+            if self.kept_its_word() { "The cluster kept its word" } else { "THE CLUSTER BROKE ITS WORD" };
         format!(
             "{verdict}: {} writes acknowledged, {} lost, {} duplicated, {} out of order; {} was killed, {:.0} ms until \
              the next write; digests {}.",
@@ -188,7 +189,9 @@ async fn caught_up(client: &Client, processes: &mut Processes) -> Result<(), Clu
     wait_until(processes, "the restarted node did not catch up", async || {
         let status = client.status_now().await?;
         let is_level = |node: &crate::client::v1::NodeStatus| {
-            node.state == "up" && !node.partitions.is_empty() && node.partitions.iter().all(|row| row.lag == 0)
+            node.state == "up"
+                && !node.partitions.is_empty()
+                && node.partitions.iter().all(|row| row.lag == 0)
         };
         Ok(status.serving && status.nodes.len() == processes::NODES && status.nodes.iter().all(is_level))
     })
@@ -205,7 +208,11 @@ async fn wait_until(
     while !question().await.unwrap_or(false) {
         processes.check_alive()?;
         if began.elapsed() >= PATIENCE {
-            let what = format!("{what} within {} s; the nodes' logs are under {}", PATIENCE.as_secs(), processes.keep().display());
+            let what = format!(
+                "{what} within {} s; the nodes' logs are under {}",
+                PATIENCE.as_secs(),
+                processes.keep().display()
+            );
             return Err(ClusterError::new(ErrorCode::Unavailable, what));
         }
         sleep(POLL).await;
@@ -213,7 +220,11 @@ async fn wait_until(
     Ok(())
 }
 
-async fn leader_of(client: &Client, processes: &Processes, partition: PartitionId) -> Result<NodeIndex, ClusterError> {
+async fn leader_of(
+    client: &Client,
+    processes: &Processes,
+    partition: PartitionId,
+) -> Result<NodeIndex, ClusterError> {
     let began = Instant::now();
     loop {
         let cluster = client.refresh().await?;

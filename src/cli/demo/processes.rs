@@ -40,7 +40,10 @@ impl Processes {
             ClusterError::new(ErrorCode::File, format!("cannot create a temporary directory: {error}"))
         })?;
         let addresses = free_addresses().map_err(|error| {
-            ClusterError::new(ErrorCode::AddressInUse, format!("no free ports on the loopback interface: {error}"))
+            ClusterError::new(
+                ErrorCode::AddressInUse,
+                format!("no free ports on the loopback interface: {error}"),
+            )
         })?;
         let children = (0..NODES).map(|_| None).collect();
         let path = directory.path().to_owned();
@@ -114,7 +117,9 @@ impl Processes {
         let name = self.name(node);
         let mut child = self.children[node.0].take().ok_or_else(|| gone(&name))?;
         let ended = child.kill().and_then(|()| child.wait());
-        ended.map(drop).map_err(|error| ClusterError::new(ErrorCode::Internal, format!("cannot kill {name}: {error}")))
+        ended
+            .map(drop)
+            .map_err(|error| ClusterError::new(ErrorCode::Internal, format!("cannot kill {name}: {error}")))
     }
 
     /// An error where a process has ended that should run.
@@ -125,7 +130,8 @@ impl Processes {
                 let log = fs::read_to_string(self.log_path(node)).unwrap_or_default();
                 let lines: Vec<&str> = log.lines().collect();
                 let tail = lines[lines.len().saturating_sub(LOG_LINES)..].join("\n");
-                let what = format!("node {} ended by itself ({status}); its last words:\n{tail}\n", self.name(node));
+                let what =
+                    format!("node {} ended by itself ({status}); its last words:\n{tail}\n", self.name(node));
                 return Err(ClusterError::new(ErrorCode::Internal, what));
             }
         }

@@ -8,8 +8,8 @@ use super::source::Source;
 use crate::{
     error::{ClusterError, ErrorCode},
     graph::{
-        Cid, Generation, GraphOperation, Operation, OperationDetails, Properties, RoutingKey, canonical_properties,
-        json, routing_key,
+        Cid, Generation, GraphOperation, Operation, OperationDetails, Properties, RoutingKey,
+        canonical_properties, json, routing_key,
     },
 };
 
@@ -63,7 +63,12 @@ impl Checked {
         Ok(checked)
     }
 
-    fn check(&mut self, text: &str, number: u64, pending: &mut Vec<Pending>) -> Result<LineKind, ClusterError> {
+    fn check(
+        &mut self,
+        text: &str,
+        number: u64,
+        pending: &mut Vec<Pending>,
+    ) -> Result<LineKind, ClusterError> {
         if text.trim().is_empty() {
             return Ok(LineKind::Blank);
         }
@@ -71,9 +76,10 @@ impl Checked {
             Line::Node { key, properties } => {
                 let cid = identity_of_node(&key, properties).map_err(|error| on_line(number, &error))?;
                 match self.nodes.insert(key.as_str().into(), cid) {
-                    Some(other) if other != cid => {
-                        Err(wrong(number, &format!("the node {key:?} was given other properties on an earlier line")))
-                    }
+                    Some(other) if other != cid => Err(wrong(
+                        number,
+                        &format!("the node {key:?} was given other properties on an earlier line"),
+                    )),
                     _ => Ok(LineKind::Node),
                 }
             }
@@ -129,7 +135,8 @@ fn check_edge(label: String, properties: Properties) -> Result<(), ClusterError>
     let somewhere = Cid::from_digest([0; 32]);
     let properties = properties.into_iter().collect();
     let operation = Operation::CreateEdge { source_cid: somewhere, target_cid: somewhere, label, properties };
-    let details = OperationDetails { target_generation: Some(Generation::FIRST), ..OperationDetails::default() };
+    let details =
+        OperationDetails { target_generation: Some(Generation::FIRST), ..OperationDetails::default() };
     GraphOperation::new(operation, details)?;
     Ok(())
 }
@@ -229,7 +236,8 @@ mod tests {
     #[test]
     fn different_keys_are_different_nodes() {
         let properties = || Properties::from([("name".to_owned(), Value::from("Alice"))]);
-        let (one, two) = (identity_of_node("1", properties()).unwrap(), identity_of_node("2", properties()).unwrap());
+        let (one, two) =
+            (identity_of_node("1", properties()).unwrap(), identity_of_node("2", properties()).unwrap());
         assert_ne!(one, two);
         assert_eq!(one, identity_of_node("1", properties()).unwrap());
     }

@@ -83,7 +83,10 @@ impl Report {
 }
 
 /// Loads the graph whose lines are given as text.
-pub(super) async fn import_text(client: &Client, text: &str) -> Result<(Report, Vec<(String, Cid)>), ClusterError> {
+pub(super) async fn import_text(
+    client: &Client,
+    text: &str,
+) -> Result<(Report, Vec<(String, Cid)>), ClusterError> {
     let source = Source::of_text(text)?;
     let checked = Checked::read(&source)?;
     let report = import(client, &source, &checked).await?;
@@ -107,7 +110,8 @@ async fn import(client: &Client, source: &Source, checked: &Checked) -> Result<R
     }
     let seconds = began.elapsed().as_secs_f64();
     let after = fsyncs(client).await?;
-    let during = |(id, count): (&String, &u64)| count.saturating_sub(fsyncs_before.get(id).copied().unwrap_or(0));
+    let during =
+        |(id, count): (&String, &u64)| count.saturating_sub(fsyncs_before.get(id).copied().unwrap_or(0));
     let fsyncs = after.iter().map(during).sum();
     Ok(Report { operations: checked.operations(), acknowledged, seconds, fsyncs })
 }
@@ -138,7 +142,8 @@ async fn send_all(
         if checked.kind(number) != Some(kind) {
             continue;
         }
-        let (operation, partition) = operation_of(lines::parse(&text, number)?, checked, partition_count, number)?;
+        let (operation, partition) =
+            operation_of(lines::parse(&text, number)?, checked, partition_count, number)?;
         let refused = pipeline.submit(Job::new(number, operation, Some(partition))).await.is_err();
         if refused || locked(&failure).is_some() {
             break;

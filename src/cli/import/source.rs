@@ -25,7 +25,8 @@ pub(super) struct Source {
 
 impl Source {
     pub(super) fn open(path: &Path, format: Format) -> Result<Self, ClusterError> {
-        let name = if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() };
+        let name =
+            if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() };
         let failed = |error| unreadable(&name, &error);
         let file = match path == Path::new("-") {
             true => spool(&mut io::stdin().lock()).map_err(failed)?,
