@@ -232,10 +232,34 @@ impl Replica {
                     progress.behind_at_beat = Some(held);
                 }
             }
-            Stage::Replicate { .. } => progress.behind_at_beat = None,
+            Stage::Replicate { .. } => {
+                progress.behind_at_beat = None;
+                // It holds everything but has not said that it is durable: its disk is slow, or its
+                // acknowledgement was lost. Only asking again tells which.
+                if latest && progress.matched < progress.sent_at_beat {
+                    let asked = progress.sent_at_beat;
+                    self.ask_for_acknowledgement(from, asked);
+                }
+            }
             Stage::Snapshot(_) => self.resume_snapshot(now, from),
         }
         self.replicate_to(now, from);
+    }
+
+    /// Asks a follower that holds every entry up to `index` whether they are durable: an append
+    /// without entries, which is acknowledged like any other.
+    fn ask_for_acknowledgement(&mut self, to: ReplicaId, index: Index) {
+        let Some(term) = self.log.term_at(index) else { return };
+        let Role::Leader(leader) = &self.role else { return };
+        let append = Append {
+            prev: Position::new(index, term),
+            entries: EntryRange { first: index.next(), ..EntryRange::default() },
+            configurations: alloc::vec::Vec::new(),
+            commit: self.commit,
+            round: leader.round,
+            clock: None,
+        };
+        self.send(to, Body::Append(append));
     }
 
     /// Sends every follower what it lacks and the windows allow.
