@@ -50,6 +50,10 @@ impl Replica {
                 self.counters.hostile += 1;
                 return;
             }
+            if !self.continues(append, matching) {
+                self.counters.hostile += 1;
+                return;
+            }
             let payload = payload.expect("checked above");
             self.extend(now, append, matching, payload);
         }
@@ -85,6 +89,11 @@ impl Replica {
             }
         }
         Some(matching.min(last.index))
+    }
+
+    /// Whether the entries behind `matching` may follow it: terms never fall along a log.
+    fn continues(&self, append: &Append, matching: Index) -> bool {
+        self.log.term_at(matching) <= append.entries.runs.term_at(matching.next())
     }
 
     fn extend(&mut self, now: Now, append: &Append, matching: Index, payload: PayloadId) {
@@ -132,7 +141,7 @@ impl Replica {
         self.configurations.push(entry);
     }
 
-    fn verified(&self) -> Index {
+    pub(super) fn verified(&self) -> Index {
         match &self.role {
             Role::Follower(Follower { leader: Some(following), .. }) => {
                 following.verified.unwrap_or(Index::ZERO)

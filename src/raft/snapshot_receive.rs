@@ -103,6 +103,12 @@ impl Replica {
             self.already_past();
             return;
         }
+        if position.index <= self.verified() && !self.log.holds(position) {
+            // No leader takes back what it sent in its own term.
+            self.counters.hostile += 1;
+            self.following_mut().incoming = None;
+            return;
+        }
         let truncate_from = if self.log.holds(position) {
             self.log.purge_to(position);
             None
