@@ -172,6 +172,7 @@ impl Replica {
             return;
         }
         self.release_held();
+        self.announce_commit();
         match &self.role {
             Role::Follower(_) => {
                 self.finish_install();

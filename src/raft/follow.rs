@@ -159,7 +159,18 @@ impl Replica {
         assert!(index <= self.log.last().index, "only what is held can be committed here");
         if index > self.commit {
             self.commit = index;
-            self.outputs.push_back(Output::Commit(index));
+            self.announce_commit();
+        }
+    }
+
+    /// Lets the embedder apply what is committed and durable here. What others hold durably may be
+    /// committed before our own write is done; applied then, a crash could leave a state machine
+    /// that is ahead of its log.
+    pub(super) fn announce_commit(&mut self) {
+        let ready = self.commit.min(self.durability.durable());
+        if ready > self.announced {
+            self.announced = ready;
+            self.outputs.push_back(Output::Commit(ready));
         }
     }
 

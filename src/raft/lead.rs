@@ -333,7 +333,7 @@ impl Replica {
             return;
         }
         self.commit = agreed;
-        self.outputs.push_back(Output::Commit(agreed));
+        self.announce_commit();
         if let Some(leader) = self.leader_mut() {
             leader.uncommitted.free_to(agreed);
         }

@@ -123,6 +123,8 @@ impl Replica {
         let base = ConfigurationEntry { index: position.index, configuration: meta.configuration.clone() };
         self.configurations.insert(0, base);
         self.commit = position.index;
+        // The snapshot's state is installed with the write itself: there is nothing to apply.
+        self.announced = position.index;
         self.outputs.push_back(Output::Members(self.configuration().clone()));
         let verified = self.following_mut().verified.max(Some(position.index));
         self.following_mut().verified = verified;
