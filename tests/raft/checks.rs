@@ -102,10 +102,8 @@ impl Checks {
     fn log_matching(&mut self, shell: &Shell, first: Index, last: Index) {
         for (&index, entry) in shell.log.range(first..=last) {
             let before = term_at(shell, index.previous());
-            let known = self
-                .entries
-                .entry((index, entry.term))
-                .or_insert_with(|| (entry.payload.clone(), before));
+            let known =
+                self.entries.entry((index, entry.term)).or_insert_with(|| (entry.payload.clone(), before));
             assert_eq!(known.0, entry.payload, "Log Matching: {index} of {} differs", entry.term);
             if let (Some(known), Some(before)) = (known.1, before) {
                 assert_eq!(known, before, "Log Matching: before {index} of {}", entry.term);
@@ -140,7 +138,11 @@ impl Checks {
         assert_eq!(message.from, shell.id);
         match &message.body {
             Body::VoteReply(reply) if reply.ballot == Ballot::Real && reply.granted => {
-                assert_eq!(disk.hard_state.term, term, "a vote of {} is durable before it is given", shell.id);
+                assert_eq!(
+                    disk.hard_state.term, term,
+                    "a vote of {} is durable before it is given",
+                    shell.id
+                );
                 assert_eq!(disk.hard_state.vote, Some(message.to), "a vote is durable before it is given");
                 let first = *self.votes.entry((shell.id, term)).or_insert(message.to);
                 assert_eq!(first, message.to, "Election Safety: {} votes twice in {term}", shell.id);
@@ -208,7 +210,8 @@ impl Checks {
             let voters = &status.configuration.voters;
             let holds = |id: &&ReplicaId| {
                 everyone.get(id).is_some_and(|other| {
-                    term_on_disk(other, upto).is_none_or(|term| Some(&term) == status_term(shell, upto).as_ref())
+                    term_on_disk(other, upto)
+                        .is_none_or(|term| Some(&term) == status_term(shell, upto).as_ref())
                         && other.disk.covers(upto)
                 })
             };

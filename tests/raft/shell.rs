@@ -209,10 +209,10 @@ impl Shell {
     pub fn receive(&mut self, now: Now, wire: Wire) -> Vec<Output> {
         let Wire { mut message, cargo } = wire;
         if let (Body::Append(append), Cargo::Entries(entries)) = (&mut message.body, &cargo) {
-            let indexes = (append.entries.first.0..).map(Index);
-            let numbered = indexes.zip(entries).collect::<Vec<_>>();
+            let first = append.entries.first.0;
+            let indexes = (0..).map(|offset| Index(first.saturating_add(offset)));
             append.configurations =
-                numbered.iter().filter_map(|(index, entry)| configuration_of((index, entry))).collect();
+                indexes.zip(entries).filter_map(|(index, entry)| configuration_of((&index, entry))).collect();
         }
         let payload = match &cargo {
             Cargo::None => None,

@@ -8,8 +8,8 @@ use std::{
 };
 
 use kotoba_db_cluster::raft::{
-    Body, Configuration, ConfigurationChange, Index, Input, Instant, Now, Output, PayloadId, Position, ReadId,
-    ReplicaId, RoleKind, SnapshotId, WriteToken,
+    Body, Configuration, ConfigurationChange, Index, Input, Instant, Now, Output, PayloadId, Position,
+    ReadId, ReplicaId, RoleKind, SnapshotId, WriteToken,
 };
 
 use super::{
@@ -84,7 +84,10 @@ enum Event {
     Apply(ReplicaId, u64),
     Snapshot(ReplicaId, u64, Index),
     Stored(ReplicaId, u64, Position, u64),
-    Hint { at: ReplicaId, about: ReplicaId },
+    Hint {
+        at: ReplicaId,
+        about: ReplicaId,
+    },
     Later(ReplicaId, Input),
     Restart(ReplicaId),
     Client,
