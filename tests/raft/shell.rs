@@ -200,10 +200,15 @@ impl Shell {
     }
 
     pub fn propose(&mut self, now: Now, values: &[u64]) -> Vec<Output> {
+        self.propose_sized(now, values, values.len() as u64 * 8)
+    }
+
+    /// Proposes values that claim to be `bytes` long together.
+    pub fn propose_sized(&mut self, now: Now, values: &[u64], bytes: u64) -> Vec<Output> {
         let entries = values.iter().map(|&value| Entry { term: Term(0), payload: Payload::Data(value) });
         let payload = self.keep(Cargo::Entries(entries.collect()));
         let count = u32::try_from(values.len()).expect("few values");
-        self.handle(now, Input::Propose(Proposal { count, bytes: u64::from(count) * 8, payload }))
+        self.handle(now, Input::Propose(Proposal { count, bytes, payload }))
     }
 
     pub fn receive(&mut self, now: Now, wire: Wire) -> Vec<Output> {
