@@ -223,6 +223,11 @@ impl Replica {
         match &mut progress.stage {
             // Its answer, or the message itself, was lost.
             Stage::Probe { waiting } => *waiting = false,
+            // It restarted, or stood for election meanwhile: until an append shows it again that its
+            // log equals ours, it cannot believe what is committed.
+            Stage::Replicate { .. } if latest && reply.verified.is_none() => {
+                progress.probe_from(progress.matched.next());
+            }
             Stage::Replicate { .. } if latest && held < progress.sent_at_beat => {
                 // Messages may overtake each other, so a gap counts when it is still there a beat later.
                 if progress.behind_at_beat == Some(held) {
