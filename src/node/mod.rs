@@ -8,7 +8,6 @@ pub(crate) mod handle;
 pub(crate) mod identity;
 pub(crate) mod machine;
 pub(crate) mod peers;
-pub(crate) mod run;
 pub(crate) mod serve;
 pub(crate) mod service;
 pub(crate) mod snapshots;
