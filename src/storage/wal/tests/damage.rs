@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use super::{
     super::{
         Damage, DamageKind, GatherError, GroupId, GroupWrite, LogIndex, LogReader, MemDisk, ReadError,
-        Recovery, SegmentNumber, WalWriter, WriteError,
+        Recovery, SegmentNumber, WalOptions, WalWriter, WriteError,
         codec::{DATA_START, HEADER_OFFSETS, MARK_OFFSETS, RECORD_HEADER_BYTES},
         recovery::segment_name,
     },
@@ -244,6 +244,8 @@ fn one_copy_of_a_header_and_one_mark_are_enough() {
 
 #[test]
 fn a_missing_segment_damages_those_who_had_entries_there() {
+    let keep_all = WalOptions { rewrite_bytes_max: 0, ..options() };
+    let open = |disk: MemDisk| WalWriter::open(disk, keep_all).expect("it opens");
     let (mut writer, _) = open(MemDisk::new());
     writer.write(&[genesis(1), genesis(2), append(1, 2..=3, 1), append(2, 2..=2, 1)]).expect("sound");
     let (mut writer, _) = open(writer.disk().clone());
@@ -251,12 +253,10 @@ fn a_missing_segment_damages_those_who_had_entries_there() {
     let (mut writer, _) = open(writer.disk().clone());
     super::super::Disk::remove(writer.disk_mut(), &segment_name(SegmentNumber(2))).expect("in memory");
     let (_, recovery) = open(writer.disk().clone());
-    assert!(recovery.damage.contains(&Damage {
-        segment: SegmentNumber(2),
-        offset: 0,
-        kind: DamageKind::Segment
-    }));
-    assert!(recovery.groups[&GroupId(1)].damage.is_some());
+    let missing = Damage { segment: SegmentNumber(2), offset: 0, kind: DamageKind::Segment };
+    assert!(recovery.damage.contains(&missing));
+    let lost = recovery.groups[&GroupId(1)].damage.map(|damage| damage.kind);
+    assert_eq!(lost, Some(DamageKind::Entries { first: Index(2), last: Index(5) }));
     assert_eq!(recovery.groups[&GroupId(2)].damage, None, "the next checkpoint proves it complete");
 }
 

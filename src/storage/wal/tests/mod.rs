@@ -1,5 +1,6 @@
 //! The log against a naive model of itself, on a disk that breaks.
 
+#[cfg(not(feature = "std"))]
 extern crate std;
 
 mod codec;

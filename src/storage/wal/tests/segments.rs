@@ -111,7 +111,11 @@ fn a_write_larger_than_a_segment_gets_a_larger_one() {
 
 #[test]
 fn spares_are_used_and_left_over_ones_removed() {
-    let (mut writer, mut model) = begun(1);
+    let long = WalOptions { segment_bytes: 64 << 10, ..options() };
+    let (mut writer, _) = WalWriter::open(MemDisk::new(), long).expect("an empty disk opens");
+    let mut model = Model::new();
+    writer.write(&[genesis(1)]).expect("a sound disk takes it");
+    apply(&mut model, &genesis(1));
     let order = writer.order_spare().expect("none is ready");
     let spare = prepare_spare(writer.disk_mut(), order).expect("there is room");
     writer.offer_spare(spare);
@@ -119,7 +123,7 @@ fn spares_are_used_and_left_over_ones_removed() {
     let created =
         |disk: &MemDisk| disk.list().expect("in memory").iter().filter(|n| n.ends_with(".spare")).count();
     assert_eq!(created(writer.disk()), 1);
-    churn(&mut writer, &mut model, 1, 6);
+    churn(&mut writer, &mut model, 1, 20);
     assert_eq!(created(writer.disk()), 0);
     let order = writer.order_spare().expect("it was used");
     prepare_spare(writer.disk_mut(), order).expect("there is room");
