@@ -6,6 +6,10 @@ extern crate alloc;
 #[cfg(feature = "node")]
 pub mod api;
 #[cfg(feature = "node")]
+pub mod cli;
+#[cfg(feature = "node")]
+pub mod client;
+#[cfg(feature = "node")]
 pub mod error;
 #[cfg(feature = "graph")]
 pub mod graph;
