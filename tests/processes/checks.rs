@@ -10,6 +10,8 @@ use crate::{
     load::{Ledger, seq_of},
 };
 
+/// What `cargo metadata` says of a program with some 200 packages.
+const GRAPH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/cli/demo/cargo_metadata.json");
 const ASK: Duration = Duration::from_secs(10);
 
 impl Cluster {
@@ -38,6 +40,16 @@ impl Cluster {
         assert_eq!(verified["equal"], true, "{verified}");
         assert_eq!(verified["members"], self.nodes.len(), "{verified}");
         assert_eq!(verified["first_difference"], serde_json::Value::Null, "{verified}");
+    }
+
+    /// Imports the graph of a real program's dependencies: every line of it, as exported.
+    pub(crate) async fn import_graph(&self) -> BTreeSet<String> {
+        let line = ["import", "--format", "cargo-metadata", GRAPH, "--output", "json"];
+        let imported = self.command(&line).await.success().json();
+        let there = self.export().await;
+        assert_eq!(imported["operations"], there.len(), "{imported}");
+        assert_eq!(imported["acknowledged"], there.len(), "{imported}");
+        there
     }
 
     /// All entities and edges as `export` writes them, one line each.
