@@ -74,6 +74,7 @@ fn code_of_value(error: &ValueError) -> ErrorCode {
     match error {
         ValueError::NotFinite => ErrorCode::NotANumber,
         ValueError::TooDeep => ErrorCode::TooLarge,
+        ValueError::ReservedName => ErrorCode::MalformedValue,
     }
 }
 

@@ -45,6 +45,8 @@ impl std::fmt::Display for Kind {
 pub struct Generation(pub u64);
 
 impl Generation {
+    /// No life: said of a node that does not exist or is deleted.
+    pub const NONE: Self = Self(0);
     /// The first life.
     pub const FIRST: Self = Self(1);
 

@@ -8,7 +8,10 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    graph::{Cid, Value, value::ValueError},
+    graph::{
+        Cid, Value,
+        value::{RESERVED_NAME, ValueError},
+    },
     limits::VALUE_DEPTH_MAX,
 };
 
@@ -60,6 +63,9 @@ pub enum DagCborFault {
     /// Map keys out of order or repeated.
     #[error("map keys are not sorted, or repeat")]
     KeyOrder,
+    /// The name `/`, which has no JSON form.
+    #[error("a map entry has the reserved name")]
+    ReservedName,
     /// A tag or simple value outside the data model.
     #[error("an item is outside the data model")]
     Unsupported,
@@ -323,6 +329,9 @@ impl<'a> Reader<'a> {
 
     fn entry_key(&mut self, last: Option<&'a str>) -> Result<&'a str, DagCborError> {
         let name = self.text()?;
+        if name == RESERVED_NAME {
+            return self.fault(DagCborFault::ReservedName);
+        }
         match last {
             Some(last) if (last.len(), last) >= (name.len(), name) => self.fault(DagCborFault::KeyOrder),
             _ => Ok(name),

@@ -7,9 +7,12 @@
 use std::ops::ControlFlow;
 
 use crate::{
-    graph::rows::{APPLIED, IMPORTING, group_prefix},
-    raft::GroupId,
-    storage::graph_store::{KeyRange, Order, ReadView, StoreError},
+    graph::{
+        overlay::{Before, Overlay},
+        rows::{APPLIED, Applied, IMPORTING, applied, group_prefix},
+    },
+    raft::{GroupId, Position},
+    storage::graph_store::{Batch, GraphStore, KeyRange, Order, ReadView, StoreError},
 };
 
 /// What one row adds to the digest. `key` is the whole key; its group does not count.
@@ -44,6 +47,37 @@ pub fn full_digest(view: &impl ReadView, group: GroupId) -> Result<(u128, u64), 
         ControlFlow::Continue(())
     })?;
     Ok((digest, rows))
+}
+
+/// Changes rows of a group together with its applied position, keeping the digest right: for state machines
+/// with few rows, like the meta group's. Keys are whole keys of this group and of no table below `02`; what
+/// is committed here can be shipped by [`crate::graph::snapshot`].
+///
+/// # Errors
+/// Where the store fails: see [`GraphStore::commit`].
+pub fn commit_rows<S: GraphStore>(
+    store: &S,
+    group: GroupId,
+    position: Position,
+    changes: Batch,
+) -> Result<Applied, StoreError> {
+    let before = applied(store, group)?.map_or(0, |applied| applied.digest);
+    let mut overlay = Overlay::new(store);
+    for (key, value) in changes {
+        assert!(key.starts_with(&group_prefix(group)) && counts(&key), "a row of this group's own state");
+        match value {
+            Some(value) => overlay.replace(key, value)?,
+            None => {
+                let before = overlay.get(key.clone())?.map_or(Before::Absent, Before::Value);
+                overlay.remove(key, before);
+            }
+        }
+    }
+    let (mut batch, delta) = overlay.finish();
+    let applied = Applied { position, digest: before.wrapping_add(delta) };
+    batch.put(Applied::key(group), applied.encode());
+    store.commit(batch)?;
+    Ok(applied)
 }
 
 /// One row as a comparison of replicas sees it.

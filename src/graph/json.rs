@@ -107,7 +107,9 @@ pub fn properties_from_json(json: Json) -> Result<HashMap<String, Value>, JsonEr
     let Json::Object(entries) = json else {
         return Err(JsonError::NotAnObject);
     };
-    // Here `/` is a property's name like any other: a block's properties are a map, never a link.
+    if entries.contains_key("/") {
+        return Err(JsonError::Reserved);
+    }
     let entry = |(name, value)| Ok((name, read(value, VALUE_DEPTH_MAX)?));
     entries.into_iter().map(entry).collect()
 }

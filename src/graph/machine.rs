@@ -229,6 +229,9 @@ impl<S: ReadView> Applying<'_, S> {
         if source.deleted {
             return Ok(Err(GraphError::EndpointDeleted { cid: edge.source }));
         }
+        if edge.target_generation == Generation::NONE {
+            return Ok(Err(GraphError::EndpointMissing { cid: edge.target }));
+        }
         edge.source_generation = source.generation;
         let block = edge.encode().map_err(|_| StoreError::Damaged("an operation"))?;
         let cid = Cid::of(&block);

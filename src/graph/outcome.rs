@@ -43,10 +43,11 @@ pub enum GraphError {
         /// What the operation needs.
         expected: Kind,
     },
-    /// The source of a new edge does not exist, or is no node.
-    #[error("the edge's source {cid} does not exist; next: create the node first")]
+    /// The source of a new edge does not exist or is no node, or its target did not live when it was
+    /// looked up.
+    #[error("the edge's node {cid} does not exist; next: create the node first")]
     EndpointMissing {
-        /// The source.
+        /// The source or the target.
         cid: Cid,
     },
     /// The source of a new edge is deleted.

@@ -43,7 +43,13 @@ pub enum ValueError {
     /// Arrays and maps nested too deeply.
     #[error("arrays and maps may be nested {VALUE_DEPTH_MAX} deep")]
     TooDeep,
+    /// The name `/`, which DAG-JSON reserves for links and bytes: the value would have no JSON form.
+    #[error("no property and no map entry may have the name \"/\"")]
+    ReservedName,
 }
+
+/// The name that no property and no map entry may have.
+pub(crate) const RESERVED_NAME: &str = "/";
 
 impl Value {
     /// Checks what the type does not say: numbers are finite, nesting is bounded.
@@ -59,7 +65,7 @@ impl Value {
             Self::Float(number) if !number.is_finite() => Err(ValueError::NotFinite),
             Self::Array(_) | Self::Map(_) if depth == 0 => Err(ValueError::TooDeep),
             Self::Array(items) => items.iter().try_for_each(|item| item.check_within(depth - 1)),
-            Self::Map(entries) => entries.values().try_for_each(|item| item.check_within(depth - 1)),
+            Self::Map(entries) => check_entries(entries, depth - 1),
             Self::String(_)
             | Self::Int(_)
             | Self::Float(_)
@@ -93,8 +99,15 @@ impl fmt::Debug for Value {
 /// Names the first value that cannot be stored.
 pub fn canonical_properties(properties: HashMap<String, Value>) -> Result<Properties, ValueError> {
     let properties: Properties = properties.into_iter().collect();
-    properties.values().try_for_each(Value::check)?;
+    check_entries(&properties, VALUE_DEPTH_MAX)?;
     Ok(properties)
+}
+
+fn check_entries(entries: &BTreeMap<String, Value>, depth: usize) -> Result<(), ValueError> {
+    if entries.contains_key(RESERVED_NAME) {
+        return Err(ValueError::ReservedName);
+    }
+    entries.values().try_for_each(|value| value.check_within(depth))
 }
 
 macro_rules! from {
@@ -125,6 +138,14 @@ mod tests {
             assert_eq!(canonical_properties(map), Err(ValueError::NotFinite));
         }
         assert_eq!(Value::Float(-0.0).check(), Ok(()));
+    }
+
+    #[test]
+    fn the_reserved_name_is_refused() {
+        let inner = Value::Map(BTreeMap::from([("/".to_string(), Value::Null)]));
+        assert_eq!(inner.check(), Err(ValueError::ReservedName));
+        let outer = HashMap::from([("/".to_string(), Value::Null)]);
+        assert_eq!(canonical_properties(outer), Err(ValueError::ReservedName));
     }
 
     #[test]

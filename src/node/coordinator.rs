@@ -12,9 +12,7 @@ mod outcome;
 mod pipeline;
 mod prepare;
 mod routing;
-
-#[cfg(test)]
-mod tests;
+mod session;
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,12 +24,13 @@ pub(crate) use forwarded::ForwardedWrites;
 pub(crate) use locations::Locations;
 pub(crate) use outcome::of_request;
 pub(crate) use pipeline::Pipeline;
-pub(crate) use prepare::{Prepared, Session, Write};
+pub(crate) use prepare::Write;
 pub(crate) use routing::{Route, Routing};
+pub(crate) use session::OwnSession;
 
 use crate::{
     error::{ClusterError, ErrorCode},
-    graph::Cid,
+    graph::{Cid, GraphOperation},
     node::{
         handle::NodeHandle,
         peers::Peers,
@@ -39,9 +38,6 @@ use crate::{
     },
     placement::PartitionId,
 };
-
-/// How long a request is tried before it is answered with an error, unless told otherwise.
-pub(crate) const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Brings requests to where they can be carried out.
 #[derive(Debug)]
@@ -53,6 +49,7 @@ pub(crate) struct Coordinator {
     pub(crate) reads: Arc<dyn LocalReads>,
     pub(crate) barriers: Arc<Barriers>,
     pub(crate) locations: Locations,
+    pub(crate) own_session: OwnSession,
     pub(crate) deadline: Duration,
 }
 
@@ -66,8 +63,19 @@ impl Coordinator {
         reads: Arc<dyn LocalReads>,
         deadline: Duration,
     ) -> Arc<Self> {
-        let barriers = Arc::new(Barriers::new(handle.clone(), Arc::clone(&routing), Arc::clone(&channels), deadline));
-        Arc::new(Self { handle, routing, peers, channels, reads, barriers, locations: Locations::default(), deadline })
+        let barriers =
+            Arc::new(Barriers::new(handle.clone(), Arc::clone(&routing), Arc::clone(&channels), deadline));
+        Arc::new(Self {
+            handle,
+            routing,
+            peers,
+            channels,
+            reads,
+            barriers,
+            locations: Locations::default(),
+            own_session: OwnSession::default(),
+            deadline,
+        })
     }
 
     /// Carries out one write and waits for its outcome.
@@ -77,12 +85,17 @@ impl Coordinator {
         pipeline.next().await
     }
 
-    /// Carries out one write that is already checked.
-    pub(crate) async fn execute_write(self: &Arc<Self>, write: Write) -> ClientResponse {
-        let prepared = self.prepare_write(write);
+    /// Carries out one operation under a session of this node's own.
+    pub(crate) async fn execute_own(
+        self: &Arc<Self>,
+        operation: GraphOperation,
+        hint: Option<PartitionId>,
+    ) -> Result<ClientResponse, ClusterError> {
+        let turn = self.own_session.turn().await?;
+        let prepared = self.prepare_write(Write { session: turn.session(), operation, hint });
         let mut pipeline = Pipeline::new(Arc::clone(self));
         pipeline.admit(prepared);
-        pipeline.next().await
+        Ok(pipeline.next().await)
     }
 
     /// Adds to an answer what helps the client to route the next request.
@@ -99,7 +112,11 @@ impl Coordinator {
 
     /// Generations of the living nodes among `cids`, all of one partition, linearizably; 0 for one
     /// that does not live.
-    pub(crate) async fn living(&self, partition: PartitionId, cids: Vec<Cid>) -> Result<Vec<u64>, ClusterError> {
+    pub(crate) async fn living(
+        &self,
+        partition: PartitionId,
+        cids: Vec<Cid>,
+    ) -> Result<Vec<u64>, ClusterError> {
         if self.routing.is_here(partition.group()) {
             self.barriers.fresh(partition).await?;
             return self.reads.generations(partition, &cids);
@@ -123,14 +140,20 @@ impl Coordinator {
                 let (client, request) = (self.channels.reads(&address), request.clone());
                 async move {
                     let answer = client?.lookup(errors::within(self.deadline, request)).await;
-                    answer.map(|response| response.into_inner().generations).map_err(|status| errors::of_status(&status))
+                    answer
+                        .map(|response| response.into_inner().generations)
+                        .map_err(|status| errors::of_status(&status))
                 }
             })
             .await?;
         if generations.len() == wanted {
             return Ok(generations);
         }
-        let what = format!("a node answered {} of {wanted} look-ups in partition {}", generations.len(), partition.0);
+        let what = format!(
+            "a node answered {} of {wanted} look-ups in partition {}",
+            generations.len(),
+            partition.0
+        );
         Err(ClusterError::new(ErrorCode::Internal, what))
     }
 
@@ -141,7 +164,8 @@ impl Coordinator {
         A: Future<Output = Result<T, ClusterError>>,
     {
         let group = partition.group();
-        let attempts = u32::try_from(self.routing.replicas(group).len()).unwrap_or(u32::MAX).saturating_mul(2).max(2);
+        let attempts =
+            u32::try_from(self.routing.replicas(group).len()).unwrap_or(u32::MAX).saturating_mul(2).max(2);
         let mut last = ClusterError::NoLeader;
         for attempt in 0..attempts {
             let Route::Peer(peer) = self.routing.route(group, attempt) else { continue };
@@ -161,7 +185,9 @@ impl Coordinator {
     /// The partition that holds an entity or block; `None` only after every partition said no,
     /// linearizably.
     pub(crate) async fn locate(self: &Arc<Self>, cid: Cid) -> Result<Option<PartitionId>, ClusterError> {
-        if let Some(partition) = self.locations.get(&cid).map_or_else(|| self.locate_here(&cid), |known| Ok(Some(known)))? {
+        if let Some(partition) =
+            self.locations.get(&cid).map_or_else(|| self.locate_here(&cid), |known| Ok(Some(known)))?
+        {
             return Ok(Some(partition));
         }
         let mut questions = JoinSet::new();
@@ -179,7 +205,10 @@ impl Coordinator {
                 Ok((_, Ok(false))) => {}
                 Ok((partition, Err(error))) => failure = Some(not_everywhere(&cid, partition, &error)),
                 Err(panicked) => {
-                    failure = Some(ClusterError::new(ErrorCode::Internal, format!("looking for {cid} failed: {panicked}")));
+                    failure = Some(ClusterError::new(
+                        ErrorCode::Internal,
+                        format!("looking for {cid} failed: {panicked}"),
+                    ));
                 }
             }
         }
@@ -208,13 +237,19 @@ impl Coordinator {
         }
         let request = kotoba_db_cluster_proto::v1::GetBlockRequest {
             cid: cid.to_string(),
-            options: Some(ReadOptions { partition: Some(partition.0), forwarded: true, ..ReadOptions::default() }),
+            options: Some(ReadOptions {
+                partition: Some(partition.0),
+                forwarded: true,
+                ..ReadOptions::default()
+            }),
         };
         self.ask(partition, |address| {
             let (client, request) = (self.channels.cluster(&address), request.clone());
             async move {
                 let answer = client?.get_block(errors::within(self.deadline, request)).await;
-                answer.map(|response| response.into_inner().found).map_err(|status| errors::of_status(&status))
+                answer
+                    .map(|response| response.into_inner().found)
+                    .map_err(|status| errors::of_status(&status))
             }
         })
         .await

@@ -106,15 +106,23 @@ impl Durability {
         WriteToken { boot: self.boot, sequence: self.issued }
     }
 
-    /// Marks a write as done. Returns whether the token named one that was not.
-    fn complete(&mut self, token: WriteToken) -> bool {
-        if token.boot != self.boot || token.sequence <= self.settled || token.sequence > self.issued {
-            return false;
-        }
-        let at = usize::try_from(token.sequence - self.settled - 1).expect("bounded by the writes under way");
-        if core::mem::replace(&mut self.outstanding[at].done, true) {
-            return false;
-        }
+    /// Whether the token names a write that is under way.
+    fn awaits(&self, token: WriteToken) -> bool {
+        token.boot == self.boot
+            && token.sequence <= self.issued
+            && token.sequence > self.settled
+            && !self.outstanding[self.place(token)].done
+    }
+
+    fn place(&self, token: WriteToken) -> usize {
+        usize::try_from(token.sequence - self.settled - 1).expect("bounded by the writes under way")
+    }
+
+    /// Marks a write as done, and settles every write before which none is under way.
+    fn complete(&mut self, token: WriteToken) {
+        assert!(self.awaits(token), "only a write under way is completed");
+        let at = self.place(token);
+        self.outstanding[at].done = true;
         while let Some(write) = self.outstanding.front().copied() {
             if !write.done {
                 break;
@@ -124,7 +132,6 @@ impl Durability {
             self.durable = self.durable.max(write.reaches.unwrap_or(Index::ZERO));
         }
         assert_eq!(self.issued - self.settled, self.outstanding.len() as u64);
-        true
     }
 }
 
@@ -163,7 +170,7 @@ impl Replica {
 
     /// A write is durable, or failed for ever.
     pub(super) fn persisted(&mut self, now: Now, token: WriteToken, result: Result<(), WriteFault>) {
-        if !self.durability.complete(token) {
+        if !self.durability.awaits(token) {
             self.counters.stale_completions += 1;
             return;
         }
@@ -171,7 +178,9 @@ impl Replica {
             self.fault(fault);
             return;
         }
+        self.durability.complete(token);
         self.release_held();
+        self.announce_commit();
         match &self.role {
             Role::Follower(_) => {
                 self.finish_install();

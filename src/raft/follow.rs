@@ -50,6 +50,10 @@ impl Replica {
                 self.counters.hostile += 1;
                 return;
             }
+            if !self.continues(append, matching) {
+                self.counters.hostile += 1;
+                return;
+            }
             let payload = payload.expect("checked above");
             self.extend(now, append, matching, payload);
         }
@@ -85,6 +89,11 @@ impl Replica {
             }
         }
         Some(matching.min(last.index))
+    }
+
+    /// Whether the entries behind `matching` may follow it: terms never fall along a log.
+    fn continues(&self, append: &Append, matching: Index) -> bool {
+        self.log.term_at(matching) <= append.entries.runs.term_at(matching.next())
     }
 
     fn extend(&mut self, now: Now, append: &Append, matching: Index, payload: PayloadId) {
@@ -132,7 +141,7 @@ impl Replica {
         self.configurations.push(entry);
     }
 
-    fn verified(&self) -> Index {
+    pub(super) fn verified(&self) -> Index {
         match &self.role {
             Role::Follower(Follower { leader: Some(following), .. }) => {
                 following.verified.unwrap_or(Index::ZERO)
@@ -150,7 +159,18 @@ impl Replica {
         assert!(index <= self.log.last().index, "only what is held can be committed here");
         if index > self.commit {
             self.commit = index;
-            self.outputs.push_back(Output::Commit(index));
+            self.announce_commit();
+        }
+    }
+
+    /// Lets the embedder apply what is committed and durable here. What others hold durably may be
+    /// committed before our own write is done; applied then, a crash could leave a state machine
+    /// that is ahead of its log.
+    pub(super) fn announce_commit(&mut self) {
+        let ready = self.commit.min(self.durability.durable());
+        if ready > self.announced {
+            self.announced = ready;
+            self.outputs.push_back(Output::Commit(ready));
         }
     }
 

@@ -223,6 +223,11 @@ impl Replica {
         match &mut progress.stage {
             // Its answer, or the message itself, was lost.
             Stage::Probe { waiting } => *waiting = false,
+            // It restarted, or stood for election meanwhile: until an append shows it again that its
+            // log equals ours, it cannot believe what is committed.
+            Stage::Replicate { .. } if latest && reply.verified.is_none() => {
+                progress.probe_from(progress.matched.next());
+            }
             Stage::Replicate { .. } if latest && held < progress.sent_at_beat => {
                 // Messages may overtake each other, so a gap counts when it is still there a beat later.
                 if progress.behind_at_beat == Some(held) {
@@ -232,10 +237,34 @@ impl Replica {
                     progress.behind_at_beat = Some(held);
                 }
             }
-            Stage::Replicate { .. } => progress.behind_at_beat = None,
+            Stage::Replicate { .. } => {
+                progress.behind_at_beat = None;
+                // It holds everything but has not said that it is durable: its disk is slow, or its
+                // acknowledgement was lost. Only asking again tells which.
+                if latest && progress.matched < progress.sent_at_beat {
+                    let asked = progress.sent_at_beat;
+                    self.ask_for_acknowledgement(from, asked);
+                }
+            }
             Stage::Snapshot(_) => self.resume_snapshot(now, from),
         }
         self.replicate_to(now, from);
+    }
+
+    /// Asks a follower that holds every entry up to `index` whether they are durable: an append
+    /// without entries, which is acknowledged like any other.
+    fn ask_for_acknowledgement(&mut self, to: ReplicaId, index: Index) {
+        let Some(term) = self.log.term_at(index) else { return };
+        let Role::Leader(leader) = &self.role else { return };
+        let append = Append {
+            prev: Position::new(index, term),
+            entries: EntryRange { first: index.next(), ..EntryRange::default() },
+            configurations: alloc::vec::Vec::new(),
+            commit: self.commit,
+            round: leader.round,
+            clock: None,
+        };
+        self.send(to, Body::Append(append));
     }
 
     /// Sends every follower what it lacks and the windows allow.
@@ -309,7 +338,7 @@ impl Replica {
             return;
         }
         self.commit = agreed;
-        self.outputs.push_back(Output::Commit(agreed));
+        self.announce_commit();
         if let Some(leader) = self.leader_mut() {
             leader.uncommitted.free_to(agreed);
         }

@@ -166,6 +166,8 @@ pub struct Replica {
     pub(super) configurations: Vec<ConfigurationEntry>,
     pub(super) durability: Durability,
     pub(super) commit: Index,
+    /// What the embedder was told to be committed.
+    pub(super) announced: Index,
     pub(super) applied: Index,
     pub(super) disk_full: bool,
     pub(super) damaged: bool,
@@ -204,6 +206,7 @@ impl Replica {
             configurations: core::iter::once(base).chain(restored.configurations).collect(),
             // Commit safety: what was applied was committed.
             commit: restored.applied.max(start),
+            announced: restored.applied.max(start),
             applied: restored.applied,
             disk_full: false,
             damaged: restored.damaged,
@@ -233,7 +236,7 @@ impl Replica {
             Input::Reconfigure { change, payload } => self.reconfigure(now, change, payload),
             Input::Read(read) => self.read(now, read),
             Input::Persisted { token, result } => self.persisted(now, token, result),
-            Input::Applied(index) => self.applied = self.applied.max(index.min(self.commit)),
+            Input::Applied(index) => self.applied = self.applied.max(index.min(self.announced)),
             Input::Compact(index) => self.compact(index),
             Input::SnapshotBuilt(built) => self.snapshot_built(now, built),
             Input::ChunkStored { position, next_offset } => self.chunk_stored(now, position, next_offset),

@@ -103,6 +103,12 @@ impl Replica {
             self.already_past();
             return;
         }
+        if position.index <= self.verified() && !self.log.holds(position) {
+            // No leader takes back what it sent in its own term.
+            self.counters.hostile += 1;
+            self.following_mut().incoming = None;
+            return;
+        }
         let truncate_from = if self.log.holds(position) {
             self.log.purge_to(position);
             None
@@ -117,6 +123,8 @@ impl Replica {
         let base = ConfigurationEntry { index: position.index, configuration: meta.configuration.clone() };
         self.configurations.insert(0, base);
         self.commit = position.index;
+        // The snapshot's state is installed with the write itself: there is nothing to apply.
+        self.announced = position.index;
         self.outputs.push_back(Output::Members(self.configuration().clone()));
         let verified = self.following_mut().verified.max(Some(position.index));
         self.following_mut().verified = verified;

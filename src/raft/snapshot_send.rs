@@ -101,8 +101,9 @@ impl Replica {
             sending.acknowledged = reply.next_offset;
             sending.sent = sending.sent.max(reply.next_offset);
             sending.moved = again;
-        } else if again.since(sending.moved) >= heartbeat {
-            // It misses a chunk, or forgot them all: begin again where it stands, at a pace.
+        } else if reply.next_offset < sending.acknowledged || again.since(sending.moved) >= heartbeat {
+            // It forgot what it had, or misses a chunk: begin again where it stands. What it misses
+            // several chunks will tell, so that is done at a pace.
             sending.acknowledged = reply.next_offset;
             sending.sent = reply.next_offset;
             sending.moved = again;

@@ -81,7 +81,11 @@ impl Barriers {
     }
 
     /// An index of the group's log at or above every write completed before the call.
-    pub(crate) async fn confirm(self: &Arc<Self>, group: GroupId, within: Duration) -> Result<Index, ClusterError> {
+    pub(crate) async fn confirm(
+        self: &Arc<Self>,
+        group: GroupId,
+        within: Duration,
+    ) -> Result<Index, ClusterError> {
         self.confirm_until(group, Instant::now() + within).await
     }
 
@@ -100,7 +104,10 @@ impl Barriers {
         match timeout_at(until, self.handle.wait_applied(group, index)).await {
             Ok(answer) => answer.map_err(|error| of_request(error, partition)),
             Err(_) => {
-                let what = format!("this node has not applied index {} of partition {} in time", index.0, partition.0);
+                let what = format!(
+                    "this node has not applied index {} of partition {} in time",
+                    index.0, partition.0
+                );
                 Err(ClusterError::new(ErrorCode::Unavailable, what))
             }
         }

@@ -9,11 +9,7 @@ use std::sync::Arc;
 use kotoba_db_cluster_proto::v1::{ClientResponse, Forward};
 use tokio::sync::mpsc;
 
-use super::{
-    outcome,
-    prepare::Session,
-    routing::Routing,
-};
+use super::{outcome, prepare::Session, routing::Routing};
 use crate::{
     error::{ClusterError, ErrorCode},
     limits::OPERATION_BYTES_MAX,

@@ -56,7 +56,8 @@ mod tests {
     #[test]
     fn the_oldest_location_is_forgotten_first() {
         let locations = Locations::default();
-        let cids: Vec<Cid> = (0..=LOCATIONS_MAX as u64).map(|number| Cid::of(&number.to_be_bytes())).collect();
+        let cids: Vec<Cid> =
+            (0..=LOCATIONS_MAX as u64).map(|number| Cid::of(&number.to_be_bytes())).collect();
         for &cid in &cids {
             locations.remember(cid, PartitionId(7));
             locations.remember(cid, PartitionId(7));

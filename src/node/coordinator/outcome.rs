@@ -5,7 +5,7 @@ use kotoba_db_cluster_proto::v1::ClientResponse;
 use super::prepare::Session;
 use crate::{
     error::{ClusterError, Effect, ErrorCode, Retry},
-    graph::{GraphError, Outcome, Receipt},
+    graph::{GraphError, Receipt},
     node::{
         handle::{Applied, AppliedOutcome, ProposalResult, RequestError},
         peers::{ForwardError, ForwardResult},
@@ -60,11 +60,7 @@ pub(super) fn of_proposal(session: &Session, partition: PartitionId, result: Pro
 }
 
 /// What a forwarded write came to.
-pub(super) fn of_forward(
-    session: &Session,
-    partition: PartitionId,
-    result: ForwardResult,
-) -> Attempt {
+pub(super) fn of_forward(session: &Session, partition: PartitionId, result: ForwardResult) -> Attempt {
     let mut response = match result {
         Ok(response) => response,
         Err(error) => return of_forward_error(partition, &error),
@@ -84,7 +80,9 @@ pub(super) fn of_forward(
 fn of_forward_error(partition: PartitionId, error: &ForwardError) -> Attempt {
     let what = format!("the leader of partition {} cannot be reached: {error}", partition.0);
     match error {
-        ForwardError::Busy => Attempt::Again { failure: ClusterError::new(ErrorCode::Busy, what), uncertain: false },
+        ForwardError::Busy => {
+            Attempt::Again { failure: ClusterError::new(ErrorCode::Busy, what), uncertain: false }
+        }
         ForwardError::Unavailable => {
             Attempt::Again { failure: ClusterError::new(ErrorCode::Unavailable, what), uncertain: false }
         }
@@ -104,9 +102,10 @@ pub(crate) fn of_request(error: RequestError, partition: PartitionId) -> Cluster
         RequestError::Refused { reason: Refusal::Busy(bound), .. } => {
             (ErrorCode::Busy, format!("{place} has too much work under way ({bound:?})"))
         }
-        RequestError::Refused { reason: Refusal::LeadershipLost, .. } | RequestError::OutcomeUnknown => {
-            (ErrorCode::UnknownOutcome, format!("leadership of {place} was lost before the request was decided"))
-        }
+        RequestError::Refused { reason: Refusal::LeadershipLost, .. } | RequestError::OutcomeUnknown => (
+            ErrorCode::UnknownOutcome,
+            format!("leadership of {place} was lost before the request was decided"),
+        ),
         RequestError::Refused { reason: Refusal::Malformed, .. } => {
             (ErrorCode::TooLarge, format!("the operation is too large for the log of {place}"))
         }
@@ -146,9 +145,7 @@ fn of_graph(error: &GraphError, partition: PartitionId) -> ClusterError {
 fn is_uncertain(error: &RequestError) -> bool {
     match error {
         RequestError::OutcomeUnknown | RequestError::Refused { reason: Refusal::LeadershipLost, .. } => true,
-        RequestError::Refused { .. }
-        | RequestError::NotHere
-        | RequestError::Faulted(_) => false,
+        RequestError::Refused { .. } | RequestError::NotHere | RequestError::Faulted(_) => false,
         // The entry may be in the log already.
         RequestError::Stopping => true,
     }

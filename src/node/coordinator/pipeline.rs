@@ -230,8 +230,13 @@ impl Pipeline {
     }
 
     fn ask_targets(&mut self) {
-        let ready: Vec<_> =
-            self.targets.waiting.keys().filter(|partition| !self.targets.asking.contains(*partition)).copied().collect();
+        let ready: Vec<_> = self
+            .targets
+            .waiting
+            .keys()
+            .filter(|partition| !self.targets.asking.contains(*partition))
+            .copied()
+            .collect();
         for partition in ready {
             let Some(batch) = self.targets.waiting.remove(&partition) else { continue };
             self.targets.asking.insert(partition);
@@ -385,7 +390,8 @@ impl Pipeline {
     /// write without an answer; the session makes proposing it twice safe.)
     fn on_leaders_changed(&mut self) {
         self.retry(Due::All);
-        let moved: Vec<u64> = self.writes.iter().filter_map(|(&token, write)| self.has_moved(token, write)).collect();
+        let moved: Vec<u64> =
+            self.writes.iter().filter_map(|(&token, write)| self.has_moved(token, write)).collect();
         for token in moved {
             if let Some(in_flight) = self.writes.get_mut(&token) {
                 in_flight.uncertain = true;

@@ -59,7 +59,8 @@ impl Session {
         }
         if self.client_id.len() > CLIENT_ID_BYTES_MAX {
             let length = self.client_id.len();
-            let what = format!("the request's client_id has {length} bytes, {CLIENT_ID_BYTES_MAX} are possible");
+            let what =
+                format!("the request's client_id has {length} bytes, {CLIENT_ID_BYTES_MAX} are possible");
             return refuse(ErrorCode::TooLarge, what);
         }
         if self.request_id == 0 {
@@ -130,7 +131,8 @@ impl Coordinator {
         };
         session.check()?;
         let operation = request.operation.ok_or_else(|| {
-            let what = format!("request {} of client {} has no operation", session.request_id, session.client_id);
+            let what =
+                format!("request {} of client {} has no operation", session.request_id, session.client_id);
             ClusterError::new(ErrorCode::MalformedValue, what)
         })?;
         let operation = convert::operation_from_wire(operation)?;

@@ -19,8 +19,8 @@ use crate::{
     node::{coordinator::of_request, handle::Command},
     placement::{ClusterId, MetaState, NodeId, PartitionId},
     raft::{
-        Append, AppendOutcome, Ballot, Body, Configuration, ConfigurationEntry, EntryRange, GroupId, Index, Message,
-        Position, ReplicaId, RoleKind, Round, Term, TermRuns, VoteAsk,
+        Append, AppendOutcome, Ballot, Body, Configuration, ConfigurationEntry, EntryRange, GroupId, Index,
+        Message, Position, ReplicaId, RoleKind, Round, Term, TermRuns, VoteAsk,
     },
 };
 
@@ -36,8 +36,12 @@ struct Ends {
 }
 
 impl Services {
-    pub(super) async fn do_request_vote(&self, request: v1::VoteRequest) -> Result<v1::VoteResponse, ClusterError> {
-        let ends = self.ends(request.group, &request.candidate_id, (request.from, request.to), &request.cluster_id)?;
+    pub(super) async fn do_request_vote(
+        &self,
+        request: v1::VoteRequest,
+    ) -> Result<v1::VoteResponse, ClusterError> {
+        let ends =
+            self.ends(request.group, &request.candidate_id, (request.from, request.to), &request.cluster_id)?;
         let campaign = Term(request.term);
         let (ballot, term) = if request.pre_vote {
             (Ballot::Pre, Term(request.term.saturating_sub(1)))
@@ -60,7 +64,8 @@ impl Services {
         &self,
         request: v1::AppendEntriesRequest,
     ) -> Result<v1::AppendEntriesResponse, ClusterError> {
-        let ends = self.ends(request.group, &request.leader_id, (request.from, request.to), &request.cluster_id)?;
+        let ends =
+            self.ends(request.group, &request.leader_id, (request.from, request.to), &request.cluster_id)?;
         let term = Term(request.term);
         let (append, payloads) = append_of(request)?;
         let answer = self.consult(ends, term, Body::Append(append), payloads).await?;
@@ -73,9 +78,12 @@ impl Services {
                     v1::AppendEntriesResponse { term: term.0, success: false, match_index: hint.index.0 }
                 }
             }),
-            Some(message) => Ok(v1::AppendEntriesResponse { term: message.term.0, success: false, match_index: 0 }),
+            Some(message) => {
+                Ok(v1::AppendEntriesResponse { term: message.term.0, success: false, match_index: 0 })
+            }
             None => {
-                let what = format!("replica {} of group {} did not answer the append", ends.to.0, ends.group.0);
+                let what =
+                    format!("replica {} of group {} did not answer the append", ends.to.0, ends.group.0);
                 Err(ClusterError::new(ErrorCode::UnknownOutcome, what))
             }
         }
@@ -154,7 +162,10 @@ fn resolve(
         ClusterError::new(ErrorCode::NotFound, format!("{whose} has no replica of group {}", group.0))
     };
     let descriptor = meta.map.group(group).ok_or_else(|| {
-        ClusterError::new(ErrorCode::NotFound, format!("cluster {} has no group {}", meta.cluster_id, group.0))
+        ClusterError::new(
+            ErrorCode::NotFound,
+            format!("cluster {} has no group {}", meta.cluster_id, group.0),
+        )
     })?;
     let sender = descriptor.replica_at(peer).ok_or_else(|| missing(node))?;
     let receiver = own(descriptor).ok_or_else(|| missing("the node asked"))?;
@@ -172,7 +183,10 @@ fn resolve(
 /// The core's form of the call, and the payload of each entry.
 fn append_of(request: v1::AppendEntriesRequest) -> Result<(Append, Vec<Bytes>), ClusterError> {
     if request.entries.len() as u64 > APPEND_ENTRIES_MAX {
-        let what = format!("{} entries are appended at once, {APPEND_ENTRIES_MAX} are possible", request.entries.len());
+        let what = format!(
+            "{} entries are appended at once, {APPEND_ENTRIES_MAX} are possible",
+            request.entries.len()
+        );
         return Err(ClusterError::new(ErrorCode::TooLarge, what));
     }
     let prev = Position::new(Index(request.prev_log_index), Term(request.prev_log_term));
@@ -182,7 +196,10 @@ fn append_of(request: v1::AppendEntriesRequest) -> Result<(Append, Vec<Bytes>), 
         let at = Position::new(Index(entry.index), Term(entry.term));
         let follows = last.index.0.checked_add(1) == Some(entry.index) && last.term <= at.term;
         if !follows || at.term.0 > request.term || !runs.push(at) {
-            return Err(errors::malformed(format!("entry {} does not follow the one before it", entry.index)));
+            return Err(errors::malformed(format!(
+                "entry {} does not follow the one before it",
+                entry.index
+            )));
         }
         let payload = payload_of(entry, &mut configurations)?;
         payloads.push(payload);
@@ -205,21 +222,27 @@ fn append_of(request: v1::AppendEntriesRequest) -> Result<(Append, Vec<Bytes>), 
 }
 
 /// The bytes of an entry: as given, or of the operation that is given instead.
-fn payload_of(entry: v1::LogEntry, configurations: &mut Vec<ConfigurationEntry>) -> Result<Bytes, ClusterError> {
+fn payload_of(
+    entry: v1::LogEntry,
+    configurations: &mut Vec<ConfigurationEntry>,
+) -> Result<Bytes, ClusterError> {
     match entry.kind() {
         v1::EntryKind::Empty if entry.payload.is_empty() => Ok(Bytes::new()),
-        v1::EntryKind::Empty => Err(errors::malformed(format!("entry {} is empty and has bytes", entry.index))),
+        v1::EntryKind::Empty => {
+            Err(errors::malformed(format!("entry {} is empty and has bytes", entry.index)))
+        }
         v1::EntryKind::Configuration => {
-            let configuration = Configuration::decode(&entry.payload)
-                .map_err(|error| errors::malformed(format!("entry {} is no configuration: {error}", entry.index)))?;
+            let configuration = Configuration::decode(&entry.payload).map_err(|error| {
+                errors::malformed(format!("entry {} is no configuration: {error}", entry.index))
+            })?;
             configurations.push(ConfigurationEntry { index: Index(entry.index), configuration });
             Ok(entry.payload)
         }
         v1::EntryKind::Normal if !entry.payload.is_empty() => Ok(entry.payload),
         v1::EntryKind::Normal => {
-            let operation = entry
-                .operation
-                .ok_or_else(|| errors::malformed(format!("entry {} has neither bytes nor an operation", entry.index)))?;
+            let operation = entry.operation.ok_or_else(|| {
+                errors::malformed(format!("entry {} has neither bytes nor an operation", entry.index))
+            })?;
             let command = GraphCommand::Execute(Execute {
                 client_id: entry.client_id,
                 request_id: RequestId(entry.request_id),
@@ -237,7 +260,13 @@ mod tests {
     use crate::placement::{GenesisMember, Incarnation};
 
     fn request(entries: Vec<v1::LogEntry>) -> v1::AppendEntriesRequest {
-        v1::AppendEntriesRequest { term: 5, prev_log_index: 7, prev_log_term: 2, entries, ..Default::default() }
+        v1::AppendEntriesRequest {
+            term: 5,
+            prev_log_index: 7,
+            prev_log_term: 2,
+            entries,
+            ..Default::default()
+        }
     }
 
     fn entry(index: u64, term: u64) -> v1::LogEntry {
@@ -246,8 +275,8 @@ mod tests {
 
     #[test]
     fn entries_become_a_range_with_term_runs() {
-        let (append, payloads) =
-            append_of(request(vec![entry(8, 2), entry(9, 2), entry(10, 5)])).expect("the entries follow each other");
+        let (append, payloads) = append_of(request(vec![entry(8, 2), entry(9, 2), entry(10, 5)]))
+            .expect("the entries follow each other");
         assert_eq!((append.entries.first, append.entries.count(), append.entries.bytes), (Index(8), 3, 21));
         let runs = [Position::new(Index(9), Term(2)), Position::new(Index(10), Term(5))];
         assert_eq!(append.entries.runs.as_slice(), runs);
@@ -274,7 +303,9 @@ mod tests {
     #[test]
     fn an_operation_becomes_the_entry_that_the_log_would_hold() {
         let operation = v1::Operation {
-            kind: Some(v1::operation::Kind::DeleteNode(v1::DeleteNode { cid: crate::graph::Cid::of(b"x").to_string() })),
+            kind: Some(v1::operation::Kind::DeleteNode(v1::DeleteNode {
+                cid: crate::graph::Cid::of(b"x").to_string(),
+            })),
         };
         let entry = v1::LogEntry {
             index: 8,
@@ -285,7 +316,8 @@ mod tests {
             ..Default::default()
         };
         let (_, payloads) = append_of(request(vec![entry])).expect("the entry is well formed");
-        let GraphCommand::Execute(execute) = GraphCommand::decode(&payloads[0]).expect("it is a command") else {
+        let GraphCommand::Execute(execute) = GraphCommand::decode(&payloads[0]).expect("it is a command")
+        else {
             panic!("an operation is no marker");
         };
         assert_eq!((execute.client_id.as_str(), execute.request_id), ("client", RequestId(3)));
@@ -298,8 +330,10 @@ mod tests {
             address: format!("127.0.0.1:{}", 8000 + u16::from(byte)),
             incarnation: Incarnation([byte; 16]),
         };
-        let meta = MetaState::genesis(&[member("a", 1), member("b", 2)], 2, 2).expect("a cluster can begin so");
-        let own = |descriptor: &crate::placement::GroupDescriptor| descriptor.replica_at(crate::raft::PeerId(1));
+        let meta =
+            MetaState::genesis(&[member("a", 1), member("b", 2)], 2, 2).expect("a cluster can begin so");
+        let own =
+            |descriptor: &crate::placement::GroupDescriptor| descriptor.replica_at(crate::raft::PeerId(1));
         let ends = resolve(&meta, GroupId::META, "b", (0, 0), own).expect("both are members");
         assert_ne!(ends.from, ends.to);
         assert_eq!(resolve(&meta, GroupId::META, "b", (ends.from.0, ends.to.0), own), Ok(ends));

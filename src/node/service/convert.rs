@@ -82,6 +82,7 @@ fn of_value(error: ValueError) -> ClusterError {
     let code = match error {
         ValueError::NotFinite => ErrorCode::NotANumber,
         ValueError::TooDeep => ErrorCode::TooLarge,
+        ValueError::ReservedName => ErrorCode::MalformedValue,
     };
     ClusterError::new(code, format!("a property cannot be stored: {error}"))
 }

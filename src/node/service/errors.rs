@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tonic::{Code, Request, Status, metadata::MetadataValue};
 
-use crate::error::{ClusterError, Effect, ErrorCode, GrpcCode, Retry};
+use crate::error::{ClusterError, ErrorCode, GrpcCode, Retry};
 
 /// The metadata key of the error's code, as in `KDB-0012`.
 pub(crate) const CODE_KEY: &str = "kdb-error-code";
@@ -60,11 +60,6 @@ pub(crate) fn of_status(status: &Status) -> ClusterError {
 /// Whether asking again, or another node, may help.
 pub(crate) fn is_passing(error: &ClusterError) -> bool {
     error.code().retry() == Retry::Same && error.code() != ErrorCode::Internal
-}
-
-/// Whether the failed request may have taken effect.
-pub(crate) fn is_uncertain(error: &ClusterError) -> bool {
-    error.code().effect() == Effect::Unknown
 }
 
 /// A request that the other side may give up after `deadline`.

@@ -23,13 +23,25 @@ pub(crate) trait LocalReads: std::fmt::Debug + Send + Sync + 'static {
     /// The bytes of a block.
     fn block(&self, partition: PartitionId, cid: &Cid) -> Result<Option<Bytes>, ClusterError>;
     /// All versions of an entity, oldest first; `None` where there is no such entity.
-    fn history(&self, partition: PartitionId, cid: &Cid) -> Result<Option<Vec<crate::api::Version>>, ClusterError>;
+    fn history(
+        &self,
+        partition: PartitionId,
+        cid: &Cid,
+    ) -> Result<Option<Vec<crate::api::Version>>, ClusterError>;
     /// Undeleted edges that leave a node, whatever became of their ends.
-    fn out_edges(&self, partition: PartitionId, node: &Cid, label: Option<&str>)
-    -> Result<Vec<LocalEdge>, ClusterError>;
+    fn out_edges(
+        &self,
+        partition: PartitionId,
+        node: &Cid,
+        label: Option<&str>,
+    ) -> Result<Vec<LocalEdge>, ClusterError>;
     /// Undeleted edges of this partition that enter a node, whatever became of their ends.
-    fn in_edges(&self, partition: PartitionId, node: &Cid, label: Option<&str>)
-    -> Result<Vec<LocalEdge>, ClusterError>;
+    fn in_edges(
+        &self,
+        partition: PartitionId,
+        node: &Cid,
+        label: Option<&str>,
+    ) -> Result<Vec<LocalEdge>, ClusterError>;
     /// Undeleted entities in order of their keys, from behind `resume` on.
     fn page(&self, partition: PartitionId, resume: &[u8], limit: usize) -> Result<LocalPage, ClusterError>;
 }

@@ -11,7 +11,9 @@ use crate::{
         handle::{NodeHandle, RequestError},
         peers::PROTOCOL_VERSION,
     },
-    placement::{ClusterId, Incarnation, MemberStatus, MetaCommand, MetaRefusal, MetaState, NodeId, PartitionId},
+    placement::{
+        ClusterId, Incarnation, MemberStatus, MetaCommand, MetaRefusal, MetaState, NodeId, PartitionId,
+    },
     raft::{GroupId, PeerId},
 };
 
@@ -53,7 +55,11 @@ impl Services {
         }
     }
 
-    async fn pass_join_on(&self, peer: PeerId, request: v1::JoinRequest) -> Result<v1::JoinResponse, ClusterError> {
+    async fn pass_join_on(
+        &self,
+        peer: PeerId,
+        request: v1::JoinRequest,
+    ) -> Result<v1::JoinResponse, ClusterError> {
         let coordinator = &self.serving()?.coordinator;
         let address = coordinator.routing.address(peer).ok_or(ClusterError::NoLeader)?;
         let mut request: Request<_> = errors::within(coordinator.deadline, request);
@@ -102,7 +108,10 @@ impl Joiner {
             );
             return Err(ClusterError::new(ErrorCode::ProtocolVersion, what));
         }
-        let node = request.node.as_ref().ok_or_else(|| errors::malformed("the joining node does not say who it is"))?;
+        let node = request
+            .node
+            .as_ref()
+            .ok_or_else(|| errors::malformed("the joining node does not say who it is"))?;
         let id = NodeId(node.id.clone());
         if !id.is_valid() {
             return Err(errors::malformed("the joining node's id is empty, too long or not printable"));
@@ -111,17 +120,22 @@ impl Joiner {
         let incarnation = incarnation.map_err(|_| errors::malformed("an incarnation has 16 bytes"))?;
         let cluster = match request.cluster_id.as_str() {
             "" => None,
-            text => Some(ClusterId::from_hex(text).ok_or_else(|| errors::malformed("a cluster id has 32 hex digits"))?),
+            text => Some(
+                ClusterId::from_hex(text)
+                    .ok_or_else(|| errors::malformed("a cluster id has 32 hex digits"))?,
+            ),
         };
         // An address with its port in it is taken as it is.
-        let address = if node.port == 0 { node.address.clone() } else { format!("{}:{}", node.address, node.port) };
+        let address =
+            if node.port == 0 { node.address.clone() } else { format!("{}:{}", node.address, node.port) };
         Ok(Self { node: id, address, incarnation, cluster })
     }
 
     fn check_cluster(&self, meta: &MetaState) -> Result<(), ClusterError> {
         match self.cluster {
             Some(cluster) if cluster != meta.cluster_id => {
-                let what = format!("node {} belongs to cluster {cluster}, this is {}", self.node, meta.cluster_id);
+                let what =
+                    format!("node {} belongs to cluster {cluster}, this is {}", self.node, meta.cluster_id);
                 Err(ClusterError::new(ErrorCode::PeerOfOtherCluster, what))
             }
             Some(_) | None => Ok(()),
@@ -130,8 +144,12 @@ impl Joiner {
 
     fn standing(&self, meta: &MetaState) -> Result<Standing, ClusterError> {
         match meta.member_by_incarnation(self.incarnation) {
-            Some((_, member)) if member.node != self.node => Err(self.refused(MetaRefusal::OtherNodesDirectory)),
-            Some((_, member)) if member.status == MemberStatus::Replaced => Err(self.refused(MetaRefusal::Superseded)),
+            Some((_, member)) if member.node != self.node => {
+                Err(self.refused(MetaRefusal::OtherNodesDirectory))
+            }
+            Some((_, member)) if member.status == MemberStatus::Replaced => {
+                Err(self.refused(MetaRefusal::Superseded))
+            }
             Some(_) => Ok(Standing::Member),
             None if meta.active_peer(&self.node).is_some() => Ok(Standing::Replacement),
             None => Ok(Standing::Unknown),
@@ -143,7 +161,10 @@ impl Joiner {
         // A leader answers for the members only after a round: else an unknown name would be
         // refused by a state that is merely old.
         let what = |error: &RequestError| format!("node {} cannot join now: {error:?}", self.node);
-        handle.read(GroupId::META).await.map_err(|error| ClusterError::new(ErrorCode::Unavailable, what(&error)))?;
+        handle
+            .read(GroupId::META)
+            .await
+            .map_err(|error| ClusterError::new(ErrorCode::Unavailable, what(&error)))?;
         match self.standing(&handle.meta())? {
             Standing::Member => return Ok(()),
             Standing::Unknown => return Err(self.refused(MetaRefusal::UnknownNode)),
@@ -167,7 +188,10 @@ impl Joiner {
 
     fn refused(&self, refusal: MetaRefusal) -> ClusterError {
         let error = ClusterError::from(refusal);
-        ClusterError::new(error.code(), format!("node {} at {} cannot join: {refusal}", self.node, self.address))
+        ClusterError::new(
+            error.code(),
+            format!("node {} at {} cannot join: {refusal}", self.node, self.address),
+        )
     }
 }
 
@@ -184,10 +208,17 @@ fn config_of(routing: &Routing) -> v1::ClusterConfig {
     let nodes = meta.active().map(|(_, member)| {
         let role = if member.node.0 == meta_leader { v1::NodeRole::Leader } else { v1::NodeRole::Follower };
         let (host, port) = split_address(&member.address);
-        v1::NodeId { id: member.node.0.clone(), address: host, port, role: role.into(), term: routing.term(GroupId::META) }
+        v1::NodeId {
+            id: member.node.0.clone(),
+            address: host,
+            port,
+            role: role.into(),
+            term: routing.term(GroupId::META),
+        }
     });
     let partitions = routing.partitions().map(|partition: PartitionId| {
-        let replicas = meta.map.partition(partition).map(|group| group.replicas.as_slice()).unwrap_or_default();
+        let replicas =
+            meta.map.partition(partition).map(|group| group.replicas.as_slice()).unwrap_or_default();
         v1::PartitionReplicas {
             partition: partition.0,
             nodes: replicas.iter().filter_map(|place| name(place.peer)).collect(),
@@ -226,12 +257,18 @@ mod tests {
             address: format!("127.0.0.1:{}", 8000 + u16::from(byte)),
             incarnation: Incarnation([byte; 16]),
         };
-        MetaState::genesis(&[member("a", 1), member("b", 2), member("c", 3)], 4, 3).expect("a cluster can begin so")
+        MetaState::genesis(&[member("a", 1), member("b", 2), member("c", 3)], 4, 3)
+            .expect("a cluster can begin so")
     }
 
     fn joiner(name: &str, byte: u8) -> Joiner {
         let request = v1::JoinRequest {
-            node: Some(v1::NodeId { id: name.into(), address: "127.0.0.1".into(), port: 9000, ..Default::default() }),
+            node: Some(v1::NodeId {
+                id: name.into(),
+                address: "127.0.0.1".into(),
+                port: 9000,
+                ..Default::default()
+            }),
             cluster_id: String::new(),
             incarnation: vec![byte; 16].into(),
             protocol_version: PROTOCOL_VERSION,
@@ -248,7 +285,11 @@ mod tests {
         let stolen = joiner("b", 1).standing(&state).err().map(|error| error.code());
         assert_eq!(stolen, Some(ErrorCode::NodeIdMismatch));
         let incarnation = Incarnation([9; 16]);
-        state.apply(MetaCommand::ReplaceNode { node_id: "a".into(), address: "127.0.0.1:9000".into(), incarnation });
+        state.apply(MetaCommand::ReplaceNode {
+            node_id: "a".into(),
+            address: "127.0.0.1:9000".into(),
+            incarnation,
+        });
         assert!(matches!(joiner("a", 9).standing(&state), Ok(Standing::Member)));
         let old = joiner("a", 1).standing(&state).err().map(|error| error.code());
         assert_eq!(old, Some(ErrorCode::Superseded));
@@ -259,7 +300,8 @@ mod tests {
         let other = Joiner { cluster: Some(ClusterId([7; 16])), ..joiner("a", 9) };
         let refused = other.check_cluster(&state()).err().map(|error| error.code());
         assert_eq!(refused, Some(ErrorCode::PeerOfOtherCluster));
-        let request = v1::JoinRequest { protocol_version: PROTOCOL_VERSION + 1, ..v1::JoinRequest::default() };
+        let request =
+            v1::JoinRequest { protocol_version: PROTOCOL_VERSION + 1, ..v1::JoinRequest::default() };
         let refused = Joiner::parse(&request).err().map(|error| error.code());
         assert_eq!(refused, Some(ErrorCode::ProtocolVersion));
     }

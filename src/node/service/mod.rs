@@ -9,7 +9,7 @@ mod consensus;
 pub(crate) mod convert;
 pub(crate) mod errors;
 pub(crate) mod local;
-mod membership;
+pub(crate) mod membership;
 pub(crate) mod reads;
 mod reads_service;
 mod remote;
@@ -27,6 +27,7 @@ use kotoba_db_cluster_proto::{
     DESCRIPTORS,
     v1::{self, cluster_service_server::ClusterService, read_service_server::ReadService},
 };
+use tokio::sync::Notify;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -68,13 +69,20 @@ struct Inner {
     address: String,
     serving: OnceLock<Serving>,
     waiting_for: Mutex<Vec<String>>,
+    opened: Notify,
 }
 
 impl Services {
     /// The services of a node that has no cluster yet.
     pub(crate) fn new(node_id: NodeId, address: String) -> Self {
         let waiting_for = Mutex::new(Vec::new());
-        Self(Arc::new(Inner { node_id, address, serving: OnceLock::new(), waiting_for }))
+        Self(Arc::new(Inner {
+            node_id,
+            address,
+            serving: OnceLock::new(),
+            waiting_for,
+            opened: Notify::new(),
+        }))
     }
 
     /// Says what the node waits for before it has a cluster, for people.
@@ -87,6 +95,21 @@ impl Services {
         self.wait_for(Vec::new());
         let opened = self.0.serving.set(serving);
         assert!(opened.is_ok(), "a node begins to serve once");
+        self.0.opened.notify_waiters();
+    }
+
+    /// Waits until the node has a cluster.
+    pub(crate) async fn opened(&self) -> &Serving {
+        loop {
+            let opened = self.0.opened.notified();
+            tokio::pin!(opened);
+            // Listening before looking: an opening in between is not missed.
+            opened.as_mut().enable();
+            if let Some(serving) = self.0.serving.get() {
+                return serving;
+            }
+            opened.await;
+        }
     }
 
     /// What the calls work with.
@@ -190,7 +213,10 @@ impl ClusterService for Services {
         answer(self.do_neighbors(request.into_inner()).await)
     }
 
-    async fn history(&self, request: Request<v1::HistoryRequest>) -> Result<Response<v1::HistoryResponse>, Status> {
+    async fn history(
+        &self,
+        request: Request<v1::HistoryRequest>,
+    ) -> Result<Response<v1::HistoryResponse>, Status> {
         answer(self.do_history(request.into_inner()).await)
     }
 
@@ -202,7 +228,10 @@ impl ClusterService for Services {
         answer(self.do_scan(request.into_inner()).await)
     }
 
-    async fn status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
+    async fn status(
+        &self,
+        request: Request<v1::StatusRequest>,
+    ) -> Result<Response<v1::StatusResponse>, Status> {
         answer(self.do_status(request.into_inner()).await)
     }
 
@@ -213,16 +242,25 @@ impl ClusterService for Services {
         answer(self.cluster_config())
     }
 
-    async fn join_cluster(&self, request: Request<v1::JoinRequest>) -> Result<Response<v1::JoinResponse>, Status> {
+    async fn join_cluster(
+        &self,
+        request: Request<v1::JoinRequest>,
+    ) -> Result<Response<v1::JoinResponse>, Status> {
         let passed_on = request.metadata().contains_key(membership::FORWARDED_KEY);
         answer(self.do_join(request.into_inner(), passed_on).await)
     }
 
-    async fn leave_cluster(&self, request: Request<v1::LeaveRequest>) -> Result<Response<v1::LeaveResponse>, Status> {
+    async fn leave_cluster(
+        &self,
+        request: Request<v1::LeaveRequest>,
+    ) -> Result<Response<v1::LeaveResponse>, Status> {
         answer(self.do_leave(&request.into_inner()))
     }
 
-    async fn request_vote(&self, request: Request<v1::VoteRequest>) -> Result<Response<v1::VoteResponse>, Status> {
+    async fn request_vote(
+        &self,
+        request: Request<v1::VoteRequest>,
+    ) -> Result<Response<v1::VoteResponse>, Status> {
         answer(self.do_request_vote(request.into_inner()).await)
     }
 
@@ -264,11 +302,17 @@ impl ClusterService for Services {
 
 #[tonic::async_trait]
 impl ReadService for Services {
-    async fn confirm(&self, request: Request<v1::ConfirmRequest>) -> Result<Response<v1::ConfirmResponse>, Status> {
+    async fn confirm(
+        &self,
+        request: Request<v1::ConfirmRequest>,
+    ) -> Result<Response<v1::ConfirmResponse>, Status> {
         answer(self.do_confirm(request.into_inner()).await)
     }
 
-    async fn lookup(&self, request: Request<v1::LookupRequest>) -> Result<Response<v1::LookupResponse>, Status> {
+    async fn lookup(
+        &self,
+        request: Request<v1::LookupRequest>,
+    ) -> Result<Response<v1::LookupResponse>, Status> {
         answer(self.do_lookup(request.into_inner()).await)
     }
 }

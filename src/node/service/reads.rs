@@ -134,11 +134,19 @@ impl Reads {
     }
 
     /// Whatever a query asks for, at most `limit` entities of it (0: as many as one answer may have).
-    pub(crate) async fn query(&self, query: &Query, limit: usize, terms: Terms) -> Result<QueryResult, ClusterError> {
+    pub(crate) async fn query(
+        &self,
+        query: &Query,
+        limit: usize,
+        terms: Terms,
+    ) -> Result<QueryResult, ClusterError> {
         match query {
             Query::Get(cid) => {
                 let found = self.entity(*cid, terms).await?;
-                Ok(QueryResult { entities: found.map(|found| found.value).into_iter().collect(), neighbors: Vec::new() })
+                Ok(QueryResult {
+                    entities: found.map(|found| found.value).into_iter().collect(),
+                    neighbors: Vec::new(),
+                })
             }
             Query::Neighbors { cid, direction, label } => {
                 let neighbors = self.neighbors(*cid, *direction, label.as_deref(), terms).await?;
@@ -308,14 +316,22 @@ impl Reads {
         self.freshen(partition, terms).await?;
         let edges = self.coordinator.reads.out_edges(partition, &cid, label)?;
         let edges = self.visible_edges(edges, terms).await?;
-        let neighbor = |edge: LocalEdge| {
-            Neighbor { edge: edge.cid, label: edge.label, incoming: false, node: edge.ends.target }
+        let neighbor = |edge: LocalEdge| Neighbor {
+            edge: edge.cid,
+            label: edge.label,
+            incoming: false,
+            node: edge.ends.target,
         };
         Ok(edges.into_iter().map(neighbor).collect())
     }
 
     /// Edges live with their sources, so those that enter a node may be anywhere.
-    async fn in_neighbors(&self, cid: Cid, label: Option<&str>, terms: Terms) -> Result<Vec<Neighbor>, ClusterError> {
+    async fn in_neighbors(
+        &self,
+        cid: Cid,
+        label: Option<&str>,
+        terms: Terms,
+    ) -> Result<Vec<Neighbor>, ClusterError> {
         let (here, elsewhere) = self.all_partitions(terms)?;
         self.freshen_all(here.clone(), terms).await?;
         let reads = Arc::clone(&self.coordinator.reads);
@@ -329,8 +345,11 @@ impl Reads {
         })
         .await?;
         let edges = self.visible_edges(edges, terms).await?;
-        let neighbor = |edge: LocalEdge| {
-            Neighbor { edge: edge.cid, label: edge.label, incoming: true, node: edge.ends.source }
+        let neighbor = |edge: LocalEdge| Neighbor {
+            edge: edge.cid,
+            label: edge.label,
+            incoming: true,
+            node: edge.ends.source,
         };
         let mut neighbors: Vec<Neighbor> = edges.into_iter().map(neighbor).collect();
         for partition in elsewhere {
@@ -356,7 +375,10 @@ impl Reads {
     // ------------------------------------------------------------ all partitions
 
     /// The partitions a read of everything concerns: those with a replica here, and the others.
-    fn all_partitions(&self, terms: Terms) -> Result<(BTreeSet<PartitionId>, Vec<PartitionId>), ClusterError> {
+    fn all_partitions(
+        &self,
+        terms: Terms,
+    ) -> Result<(BTreeSet<PartitionId>, Vec<PartitionId>), ClusterError> {
         if let Some(partition) = terms.partition.filter(|_| terms.forwarded) {
             self.answers_here(partition, terms)?;
             return Ok((BTreeSet::from([partition]), Vec::new()));
@@ -406,7 +428,12 @@ impl Reads {
                     && !found.contains_key(source)
                     && let Some(node) = self.coordinator.reads.entity(partition, source)?
                 {
-                    found.extend(self.shown(partition, vec![node], terms).await?.into_iter().map(|node| (node.cid, node)));
+                    found.extend(
+                        self.shown(partition, vec![node], terms)
+                            .await?
+                            .into_iter()
+                            .map(|node| (node.cid, node)),
+                    );
                 }
                 found.insert(entity.cid, entity);
             }
@@ -420,7 +447,11 @@ impl Reads {
 
     // ------------------------------------------------------------ what is visible
 
-    async fn visible_edges(&self, edges: Vec<LocalEdge>, terms: Terms) -> Result<Vec<LocalEdge>, ClusterError> {
+    async fn visible_edges(
+        &self,
+        edges: Vec<LocalEdge>,
+        terms: Terms,
+    ) -> Result<Vec<LocalEdge>, ClusterError> {
         let ends: Vec<Ends> = edges.iter().map(|edge| edge.ends).collect();
         let lives = self.ends_live(&ends, terms).await?;
         Ok(edges.into_iter().zip(lives).filter_map(|(edge, lives)| lives.then_some(edge)).collect())

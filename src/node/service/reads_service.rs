@@ -6,9 +6,7 @@ use tokio::task::JoinSet;
 use super::{
     Services, convert, errors,
     reads::Terms,
-    remote::{
-        direction_from_wire, entity_to_wire, neighbor_to_wire, query_from_wire, version_to_wire,
-    },
+    remote::{direction_from_wire, entity_to_wire, neighbor_to_wire, query_from_wire, version_to_wire},
 };
 use crate::{
     api::Consistency,
@@ -44,7 +42,10 @@ impl Services {
         }))
     }
 
-    pub(super) async fn do_history(&self, request: v1::HistoryRequest) -> Result<v1::HistoryResponse, ClusterError> {
+    pub(super) async fn do_history(
+        &self,
+        request: v1::HistoryRequest,
+    ) -> Result<v1::HistoryResponse, ClusterError> {
         let (cid, terms) = (convert::cid(&request.cid)?, self.terms(request.options)?);
         let found = self.serving()?.reads.history(cid, terms).await?;
         Ok(found.map_or_else(v1::HistoryResponse::default, |found| v1::HistoryResponse {
@@ -64,7 +65,10 @@ impl Services {
         Ok(v1::NeighborsResponse { neighbors: neighbors.into_iter().map(neighbor_to_wire).collect() })
     }
 
-    pub(super) async fn do_query(&self, request: v1::QueryRequest) -> Result<v1::QueryResponse, ClusterError> {
+    pub(super) async fn do_query(
+        &self,
+        request: v1::QueryRequest,
+    ) -> Result<v1::QueryResponse, ClusterError> {
         let query = request.query.ok_or_else(|| errors::malformed("the query is empty"))?;
         let (query, terms) = (query_from_wire(query)?, self.terms(request.options)?);
         let result = self.serving()?.reads.query(&query, request.limit as usize, terms).await?;
@@ -87,7 +91,10 @@ impl Services {
     }
 
     /// Confirms leadership of many groups, all at once.
-    pub(super) async fn do_confirm(&self, request: v1::ConfirmRequest) -> Result<v1::ConfirmResponse, ClusterError> {
+    pub(super) async fn do_confirm(
+        &self,
+        request: v1::ConfirmRequest,
+    ) -> Result<v1::ConfirmResponse, ClusterError> {
         if request.groups.len() > GROUPS_PER_NODE_MAX {
             return Err(errors::malformed("more groups than a node has are to be confirmed"));
         }
@@ -101,10 +108,14 @@ impl Services {
                 (place, index)
             });
         }
-        let mut confirmations: Vec<_> =
-            request.groups.iter().map(|&group| v1::Confirmation { group, ..v1::Confirmation::default() }).collect();
+        let mut confirmations: Vec<_> = request
+            .groups
+            .iter()
+            .map(|&group| v1::Confirmation { group, ..v1::Confirmation::default() })
+            .collect();
         while let Some(round) = rounds.join_next().await {
-            let (place, index) = round.map_err(|panicked| ClusterError::new(ErrorCode::Internal, panicked.to_string()))?;
+            let (place, index) =
+                round.map_err(|panicked| ClusterError::new(ErrorCode::Internal, panicked.to_string()))?;
             match index {
                 Some(index) => confirmations[place].index = index.0,
                 None => {
@@ -116,7 +127,10 @@ impl Services {
         Ok(v1::ConfirmResponse { confirmations })
     }
 
-    pub(super) async fn do_lookup(&self, request: v1::LookupRequest) -> Result<v1::LookupResponse, ClusterError> {
+    pub(super) async fn do_lookup(
+        &self,
+        request: v1::LookupRequest,
+    ) -> Result<v1::LookupResponse, ClusterError> {
         if request.cids.len() > STREAM_IN_FLIGHT_MAX * 4 {
             let what = format!("{} nodes are to be looked up at once", request.cids.len());
             return Err(ClusterError::new(ErrorCode::TooLarge, what));
@@ -138,7 +152,8 @@ impl Services {
             v1::Consistency::Eventual => Consistency::Eventual,
         };
         let coordinator = &self.serving()?.coordinator;
-        let partition = options.partition.map(|partition| coordinator.checked_partition(partition)).transpose()?;
+        let partition =
+            options.partition.map(|partition| coordinator.checked_partition(partition)).transpose()?;
         Ok(Terms { consistency, partition, forwarded: options.forwarded })
     }
 }

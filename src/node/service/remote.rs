@@ -22,7 +22,12 @@ pub(crate) fn options(partition: PartitionId, terms: Terms) -> v1::ReadOptions {
         Consistency::Session(index) => (v1::Consistency::Session, index),
         Consistency::Eventual => (v1::Consistency::Eventual, 0),
     };
-    v1::ReadOptions { consistency: consistency.into(), min_index, partition: Some(partition.0), forwarded: true }
+    v1::ReadOptions {
+        consistency: consistency.into(),
+        min_index,
+        partition: Some(partition.0),
+        forwarded: true,
+    }
 }
 
 /// Asks a node that has the partition: `$call` of the service that applications use.

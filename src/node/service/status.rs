@@ -26,7 +26,10 @@ const HEALTH_INTERVAL: Duration = Duration::from_secs(2);
 const READY_INTERVAL: Duration = Duration::from_millis(50);
 
 impl Services {
-    pub(super) async fn do_status(&self, request: v1::StatusRequest) -> Result<v1::StatusResponse, ClusterError> {
+    pub(super) async fn do_status(
+        &self,
+        request: v1::StatusRequest,
+    ) -> Result<v1::StatusResponse, ClusterError> {
         let Ok(serving) = self.serving() else { return Ok(self.starting()) };
         let mut response = self.local_status(serving).await?;
         if request.local {
@@ -142,7 +145,8 @@ async fn other_nodes(serving: &Serving) -> Vec<v1::NodeStatus> {
                 }
                 Err(_) => None,
             };
-            let told = answer.and_then(|answer| answer.into_inner().nodes.into_iter().find(|node| node.id == id));
+            let told =
+                answer.and_then(|answer| answer.into_inner().nodes.into_iter().find(|node| node.id == id));
             let unreachable = || v1::NodeStatus {
                 id: id.clone(),
                 address: address.clone(),
@@ -159,7 +163,8 @@ async fn other_nodes(serving: &Serving) -> Vec<v1::NodeStatus> {
 /// answers.
 async fn groups_without_leader(serving: &Serving) -> Vec<String> {
     let coordinator = &serving.coordinator;
-    let groups: Vec<GroupId> = coordinator.routing.meta().map.groups.iter().map(|group| group.group).collect();
+    let groups: Vec<GroupId> =
+        coordinator.routing.meta().map.groups.iter().map(|group| group.group).collect();
     let until = Instant::now() + LEADER_TIMEOUT;
     let mut rounds = JoinSet::new();
     for group in groups {
@@ -169,7 +174,8 @@ async fn groups_without_leader(serving: &Serving) -> Vec<String> {
             (group, barriers.confirm(group, within).await.is_ok())
         });
     }
-    let mut silent: Vec<GroupId> = rounds.join_all().await.into_iter().filter_map(|(group, ok)| (!ok).then_some(group)).collect();
+    let mut silent: Vec<GroupId> =
+        rounds.join_all().await.into_iter().filter_map(|(group, ok)| (!ok).then_some(group)).collect();
     silent.sort_unstable();
     let mut waiting = Vec::new();
     if silent.first() == Some(&GroupId::META) {
@@ -186,7 +192,10 @@ async fn groups_without_leader(serving: &Serving) -> Vec<String> {
 fn fill_lags(nodes: &mut [v1::NodeStatus]) {
     let mut commits = std::collections::BTreeMap::new();
     let statuses = |node: &v1::NodeStatus| {
-        let partitions = node.partitions.iter().map(|status| (Some(status.partition), status.term, status.commit, status.role.clone()));
+        let partitions = node
+            .partitions
+            .iter()
+            .map(|status| (Some(status.partition), status.term, status.commit, status.role.clone()));
         let meta = node.meta.iter().map(|status| (None, status.term, status.commit, status.role.clone()));
         partitions.chain(meta).collect::<Vec<_>>()
     };
@@ -208,7 +217,8 @@ fn fill_lags(nodes: &mut [v1::NodeStatus]) {
 }
 
 fn group_status(meta: &MetaState, group: GroupStatus) -> v1::PartitionStatus {
-    let replicas = meta.map.group(group.group).map(|descriptor| descriptor.replicas.as_slice()).unwrap_or_default();
+    let replicas =
+        meta.map.group(group.group).map(|descriptor| descriptor.replicas.as_slice()).unwrap_or_default();
     v1::PartitionStatus {
         partition: PartitionId::of_group(group.group).map_or(0, |partition| partition.0),
         role: role_name(&group).into(),
@@ -245,7 +255,14 @@ mod tests {
     use super::*;
 
     fn status(partition: u32, role: &str, term: u64, commit: u64, applied: u64) -> v1::PartitionStatus {
-        v1::PartitionStatus { partition, role: role.into(), term, commit, applied, ..v1::PartitionStatus::default() }
+        v1::PartitionStatus {
+            partition,
+            role: role.into(),
+            term,
+            commit,
+            applied,
+            ..v1::PartitionStatus::default()
+        }
     }
 
     #[test]

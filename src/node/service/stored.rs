@@ -38,7 +38,8 @@ impl<S: GraphStore> StoredReads<S> {
 impl<S: GraphStore> LocalReads for StoredReads<S> {
     fn entity(&self, partition: PartitionId, cid: &Cid) -> Result<Option<LocalEntity>, ClusterError> {
         // Several rows make an entity: they must be of one moment.
-        let entity = read::entity(&self.0.view(), partition.group(), *cid).map_err(|error| failed(&error, partition))?;
+        let entity = read::entity(&self.0.view(), partition.group(), *cid)
+            .map_err(|error| failed(&error, partition))?;
         Ok(entity.map(LocalEntity::from))
     }
 
@@ -46,7 +47,9 @@ impl<S: GraphStore> LocalReads for StoredReads<S> {
         let view = self.0.view();
         let generation = |cid: &Cid| {
             let generation = read::living_generation(&view, partition.group(), *cid);
-            generation.map(|found| found.map_or(0, |generation| generation.0)).map_err(|error| failed(&error, partition))
+            generation
+                .map(|found| found.map_or(0, |generation| generation.0))
+                .map_err(|error| failed(&error, partition))
         };
         cids.iter().map(generation).collect()
     }
@@ -60,7 +63,8 @@ impl<S: GraphStore> LocalReads for StoredReads<S> {
     }
 
     fn history(&self, partition: PartitionId, cid: &Cid) -> Result<Option<Vec<Version>>, ClusterError> {
-        let history = read::history(&self.0.view(), partition.group(), *cid).map_err(|error| failed(&error, partition))?;
+        let history = read::history(&self.0.view(), partition.group(), *cid)
+            .map_err(|error| failed(&error, partition))?;
         Ok(history.map(|versions| versions.into_iter().map(Version::from).collect()))
     }
 
@@ -87,7 +91,8 @@ impl<S: GraphStore> LocalReads for StoredReads<S> {
     fn page(&self, partition: PartitionId, resume: &[u8], limit: usize) -> Result<LocalPage, ClusterError> {
         let after = (!resume.is_empty()).then(|| resume.to_vec());
         let page = Page { after, ..Page::first(limit) };
-        let page = read::living(&self.0.view(), partition.group(), &page).map_err(|error| failed(&error, partition))?;
+        let page = read::living(&self.0.view(), partition.group(), &page)
+            .map_err(|error| failed(&error, partition))?;
         Ok(LocalPage {
             entities: page.items.into_iter().map(LocalEntity::from).collect(),
             resume: page.resume.map(Bytes::from),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use kotoba_db_cluster_proto::v1;
 
-use super::{errors, remote, Services};
+use super::{Services, errors, remote};
 use crate::{
     error::{ClusterError, ErrorCode},
     graph::{Command, VerifyId},
@@ -47,7 +47,8 @@ impl Services {
         let partition = coordinator.checked_partition(request.partition)?;
         if coordinator.routing.route(partition.group(), 0) == Route::Here || request.forwarded {
             let mut id = [0; 8];
-            getrandom::fill(&mut id).map_err(|error| ClusterError::new(ErrorCode::Internal, error.to_string()))?;
+            getrandom::fill(&mut id)
+                .map_err(|error| ClusterError::new(ErrorCode::Internal, error.to_string()))?;
             let marker = Command::Verify(VerifyId(u64::from_le_bytes(id))).encode();
             let applied = coordinator.handle.propose(partition.group(), marker).await;
             let Applied { index, .. } = applied.map_err(|error| of_request(error, partition))?;
@@ -90,7 +91,8 @@ impl Services {
         let limit = if request.limit == 0 { ROWS_MAX } else { request.limit.min(ROWS_MAX) } as usize;
         let rows = remote::blocking(move || view.rows(&request.after_key, limit)).await?;
         let done = rows.len() < limit;
-        let rows = rows.into_iter().map(|(key, hash)| v1::VerifyRow { key: key.into(), value_hash: hash.into() });
+        let rows =
+            rows.into_iter().map(|(key, hash)| v1::VerifyRow { key: key.into(), value_hash: hash.into() });
         Ok(v1::VerifyScanResponse { rows: rows.collect(), done })
     }
 

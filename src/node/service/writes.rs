@@ -5,26 +5,24 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
-use super::{Answers, Services};
-use crate::{
-    error::{ClusterError, ErrorCode},
-    limits::STREAM_IN_FLIGHT_MAX,
-    node::coordinator::Pipeline,
-};
+use super::{Answers, Services, convert, errors};
+use crate::{error::ClusterError, limits::STREAM_IN_FLIGHT_MAX, node::coordinator::Pipeline};
 
 /// Answers that wait for the network, of one stream. When it does not take them the stream stops
 /// reading requests.
 const ANSWERS_WAITING_MAX: usize = 1024;
 
 impl Services {
-    pub(super) async fn do_execute(&self, mut request: ClientRequest) -> Result<ClientResponse, ClusterError> {
-        let serving = self.serving()?;
-        if request.client_id.is_empty() {
-            // A client that does not repeat requests needs no session of its own.
-            request.client_id = one_shot_client()?;
-            request.request_id = 1;
+    pub(super) async fn do_execute(&self, request: ClientRequest) -> Result<ClientResponse, ClusterError> {
+        let coordinator = &self.serving()?.coordinator;
+        if !request.client_id.is_empty() {
+            return Ok(coordinator.execute(request).await);
         }
-        Ok(serving.coordinator.execute(request).await)
+        // A client that does not repeat requests needs no session: it goes under the node's own.
+        let operation = request.operation.ok_or_else(|| errors::malformed("the request has no operation"))?;
+        let operation = convert::operation_from_wire(operation)?;
+        let hint = request.partition.map(|partition| coordinator.checked_partition(partition)).transpose()?;
+        coordinator.execute_own(operation, hint).await
     }
 
     pub(super) fn do_execute_stream(
@@ -67,13 +65,4 @@ async fn run_stream(
             () = answers.closed() => return,
         }
     }
-}
-
-/// A client id that nobody else has.
-pub(crate) fn one_shot_client() -> Result<String, ClusterError> {
-    let mut id = [0; 16];
-    getrandom::fill(&mut id).map_err(|error| {
-        ClusterError::new(ErrorCode::Internal, format!("the system gives no random bytes: {error}"))
-    })?;
-    Ok(format!("once-{:032x}", u128::from_be_bytes(id)))
 }

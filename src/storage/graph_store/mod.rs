@@ -9,6 +9,8 @@
 #[cfg(feature = "node")]
 mod fjall;
 mod memory;
+#[cfg(test)]
+mod tests;
 
 #[cfg(feature = "node")]
 pub use self::fjall::{Compaction, FjallStore, FjallView, StoreOptions};
@@ -91,7 +93,8 @@ impl KeyRange {
 /// Receives one row of a scan and says whether to go on.
 pub type Visitor<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
 
-/// Reading, from a store or from a view of it.
+/// Reading, from a store or from a view of it. The store itself is for the one thread that commits a
+/// group's batches; everybody else takes a view, which never shows half a batch.
 pub trait ReadView {
     /// The value of a key.
     ///
