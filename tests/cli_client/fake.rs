@@ -1,7 +1,7 @@
 //! A cluster of scripted nodes that share one memory of outcomes, as a partition's replicas do.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard},
@@ -46,8 +46,8 @@ pub type Script = Box<dyn Fn(usize, &v1::ClientRequest, usize) -> Act + Send>;
 #[derive(Default)]
 pub struct Memory {
     pub arrivals: Vec<Arrival>,
-    /// How often each request took effect.
-    pub effects: BTreeMap<(String, u64), u64>,
+    /// The requests that took effect.
+    pub effects: BTreeSet<(String, u64)>,
     times: BTreeMap<u64, usize>,
     addresses: Vec<SocketAddr>,
     script: Option<Script>,
@@ -110,10 +110,7 @@ impl Node {
         match act {
             Act::Answer | Act::LoseAnswer => {
                 // Exactly once: a repeat finds the first outcome.
-                let key = (request.client_id.clone(), request.request_id);
-                memory.effects.entry(key).or_insert(0);
-                let done = memory.effects.get_mut(&(request.client_id.clone(), request.request_id)).unwrap();
-                *done = 1;
+                memory.effects.insert((request.client_id.clone(), request.request_id));
                 let index = request.request_id;
                 let done = v1::ClientResponse {
                     success: true,
@@ -134,10 +131,18 @@ impl Node {
     }
 }
 
+/// Calls that these nodes do not have, as `async_trait` writes them: it does not look into macros.
 macro_rules! unused {
     ($($method:ident: $request:ident => $response:ident),* $(,)?) => {
-        $(async fn $method(&self, _: Request<v1::$request>) -> Result<Response<v1::$response>, Status> {
-            Err(Status::unimplemented(stringify!($method)))
+        $(fn $method<'life0, 'async_trait>(
+            &'life0 self,
+            _: Request<v1::$request>,
+        ) -> Pin<Box<dyn Future<Output = Result<Response<v1::$response>, Status>> + Send + 'async_trait>>
+        where
+            'life0: 'async_trait,
+            Self: 'async_trait,
+        {
+            Box::pin(async { Err(Status::unimplemented(stringify!($method))) })
         })*
     };
 }
