@@ -18,7 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 /// What a node does with one arrival of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Act {
+pub(crate) enum Act {
     /// Carries it out, or finds it done, and answers.
     Answer,
     /// Carries it out, then the answer gets lost with the connection.
@@ -33,34 +33,34 @@ pub enum Act {
 
 /// One arrival of a request at a node.
 #[derive(Clone, Debug)]
-pub struct Arrival {
-    pub node: usize,
-    pub client_id: String,
-    pub request_id: u64,
-    pub acked_below: u64,
+pub(crate) struct Arrival {
+    pub(crate) node: usize,
+    pub(crate) client_id: String,
+    pub(crate) request_id: u64,
+    pub(crate) acked_below: u64,
 }
 
 /// Decides by the node and how many times the request has arrived anywhere before.
-pub type Script = Box<dyn Fn(usize, &v1::ClientRequest, usize) -> Act + Send>;
+pub(crate) type Script = Box<dyn Fn(usize, &v1::ClientRequest, usize) -> Act + Send>;
 
 #[derive(Default)]
-pub struct Memory {
-    pub arrivals: Vec<Arrival>,
+pub(crate) struct Memory {
+    pub(crate) arrivals: Vec<Arrival>,
     /// The requests that took effect.
-    pub effects: BTreeSet<(String, u64)>,
+    pub(crate) effects: BTreeSet<(String, u64)>,
     times: BTreeMap<u64, usize>,
     addresses: Vec<SocketAddr>,
     script: Option<Script>,
 }
 
-pub struct Cluster {
-    pub memory: Arc<Mutex<Memory>>,
-    pub endpoints: Vec<String>,
+pub(crate) struct Cluster {
+    pub(crate) memory: Arc<Mutex<Memory>>,
+    pub(crate) endpoints: Vec<String>,
 }
 
 impl Cluster {
     /// Starts so many nodes. The first is shown as the leader of the only partition.
-    pub async fn start(nodes: usize, script: Script) -> Self {
+    pub(crate) async fn start(nodes: usize, script: Script) -> Self {
         let memory = Arc::new(Mutex::new(Memory { script: Some(script), ..Memory::default() }));
         for index in 0..nodes {
             let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
@@ -73,7 +73,7 @@ impl Cluster {
         Self { memory, endpoints }
     }
 
-    pub fn memory(&self) -> MutexGuard<'_, Memory> {
+    pub(crate) fn memory(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap()
     }
 }
