@@ -260,3 +260,6 @@ fn not_everywhere(cid: &Cid, partition: PartitionId, error: &ClusterError) -> Cl
     let what = format!("{cid} was not found, but partition {} did not answer: {}", partition.0, error.what());
     ClusterError::new(ErrorCode::Unavailable, what)
 }
+
+#[cfg(test)]
+mod tests;

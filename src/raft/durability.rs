@@ -8,7 +8,7 @@ use alloc::{collections::VecDeque, vec::Vec};
 
 use super::{
     contract::{AppendPlan, Output, WriteFault, WritePlan},
-    message::Message,
+    message::{Body, Message},
     replica::Replica,
     role::Role,
     snapshot::SnapshotMeta,
@@ -195,11 +195,14 @@ impl Replica {
     fn release_held(&mut self) {
         let settled = self.durability.settled;
         let term = self.term();
+        let stands = matches!(self.role, Role::Candidate(_));
         let outputs = &mut self.outputs;
         self.durability.held.retain(|(waits_for, message)| {
             let due = *waits_for <= settled;
-            // A vote or request of an earlier term is of no use to anyone.
-            if due && message.term == term {
+            // A vote or request of an earlier term is of no use to anyone, nor is the request of one who
+            // no longer stands, and whose log may have changed since.
+            let asks = matches!(message.body, Body::VoteAsk(_));
+            if due && message.term == term && (stands || !asks) {
                 outputs.push_back(Output::Send(message.clone()));
             }
             !due

@@ -179,8 +179,6 @@ impl Replica {
     fn answer_append(&mut self, last: Index) {
         if self.acknowledgeable() >= last {
             self.send_acknowledgement();
-        } else {
-            self.acknowledge();
         }
     }
 

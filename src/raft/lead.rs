@@ -221,8 +221,9 @@ impl Replica {
         let Some(progress) = leader.progress_mut(from) else { return };
         let held = reply.verified.unwrap_or(Index::ZERO).max(progress.matched);
         match &mut progress.stage {
-            // Its answer, or the message itself, was lost.
-            Stage::Probe { waiting } => *waiting = false,
+            // A beat that left later is answered before it: the probe, or its answer, was lost.
+            Stage::Probe { waiting } if waiting.is_some_and(|sent| sent < reply.round) => *waiting = None,
+            Stage::Probe { .. } => {}
             // It restarted, or stood for election meanwhile: until an append shows it again that its
             // log equals ours, it cannot believe what is committed.
             Stage::Replicate { .. } if latest && reply.verified.is_none() => {
@@ -285,7 +286,7 @@ impl Replica {
             let Some(progress) = self.leader_mut().and_then(|leader| leader.progress_mut(to)) else { return };
             let next = progress.next;
             let may_send = match &progress.stage {
-                Stage::Probe { waiting } => !waiting,
+                Stage::Probe { waiting } => waiting.is_none(),
                 Stage::Replicate { inflight } => next <= last && inflight.has_room(),
                 Stage::Snapshot(_) => return self.send_chunks(now, to),
             };
@@ -308,7 +309,7 @@ impl Replica {
         let round = leader.round;
         let progress = leader.progress_mut(to).expect("called for a known follower");
         match &mut progress.stage {
-            Stage::Probe { waiting } => *waiting = true,
+            Stage::Probe { waiting } => *waiting = Some(round),
             Stage::Replicate { inflight } => {
                 let last = entries.last().expect("a stream of appends carries entries");
                 inflight.push(last.index, entries.bytes);

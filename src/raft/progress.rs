@@ -42,8 +42,8 @@ pub(super) struct Progress {
 /// How entries are sent to a follower.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Stage {
-    /// One message at a time; `waiting` for its answer.
-    Probe { waiting: bool },
+    /// One message at a time, and the round in which the one whose answer is awaited was sent.
+    Probe { waiting: Option<Round> },
     /// As many as the window allows.
     Replicate { inflight: Window },
     /// The state instead of the log.
@@ -68,7 +68,7 @@ impl Progress {
         Self {
             matched: Index::ZERO,
             next,
-            stage: Stage::Probe { waiting: false },
+            stage: Stage::Probe { waiting: None },
             heard: now,
             round: Round(0),
             sent_at_beat: Index::ZERO,
@@ -81,7 +81,7 @@ impl Progress {
     pub(super) fn probe_from(&mut self, next: Index) {
         assert!(next > self.matched, "what is matched is never sent again");
         self.next = next;
-        self.stage = Stage::Probe { waiting: false };
+        self.stage = Stage::Probe { waiting: None };
     }
 }
 

@@ -13,6 +13,8 @@ use super::shell::{Entry, Payload, Shell};
 pub struct Checks {
     leaders: BTreeMap<Term, ReplicaId>,
     votes: BTreeMap<(ReplicaId, Term), ReplicaId>,
+    /// The last index a replica acknowledged in a term.
+    acknowledged: BTreeMap<(ReplicaId, Term), Index>,
     /// What stands at a position, and the term before it: Log Matching by induction.
     entries: BTreeMap<(Index, Term), (Payload, Option<Term>)>,
     committed: BTreeMap<Index, Entry>,
@@ -67,6 +69,7 @@ impl Checks {
             match output {
                 Output::Write(plan) => {
                     self.counts.truncations += u64::from(plan.truncate_from.is_some());
+                    self.nothing_taken_back(shell, plan.truncate_from);
                     self.counts.snapshots += u64::from(plan.install.is_some());
                     if let Some(append) = &plan.append {
                         let last = append.range.last().expect("an append has entries").index;
@@ -95,6 +98,14 @@ impl Checks {
                 | Output::StoreChunk { .. }
                 | Output::Faulted(_) => {}
             }
+        }
+    }
+
+    /// What was acknowledged in a term stays at least as long as the term.
+    fn nothing_taken_back(&self, shell: &Shell, from: Option<Index>) {
+        let term = shell.replica().status().role.term;
+        if let (Some(from), Some(&acknowledged)) = (from, self.acknowledged.get(&(shell.id, term))) {
+            assert!(from > acknowledged, "{} takes back {from}, which it acknowledged in {term}", shell.id);
         }
     }
 
@@ -156,7 +167,9 @@ impl Checks {
                 assert!(disk.hard_state.term == term, "a term is durable before it is answered in");
                 if let AppendOutcome::Accepted(index) = reply.outcome {
                     assert!(disk.covers(index), "{} acknowledges {index}, which it may forget", shell.id);
-                    self.acknowledged(shell, everyone, message, index);
+                    self.equals_the_leaders(shell, everyone, message, index);
+                    let last = self.acknowledged.entry((shell.id, term)).or_default();
+                    *last = index.max(*last);
                 }
             }
             Body::Append(_) | Body::Beat(_) => {
@@ -172,7 +185,7 @@ impl Checks {
     }
 
     /// What is acknowledged to a leader equals its log.
-    fn acknowledged(
+    fn equals_the_leaders(
         &self,
         shell: &Shell,
         everyone: &BTreeMap<ReplicaId, Shell>,

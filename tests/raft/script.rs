@@ -7,11 +7,13 @@
 //! | `deliver [from=A] [to=B] [max=N]` | messages in flight arrive, oldest first; answers stay in flight |
 //! | `drop`, `duplicate` with the same choice | messages in flight are lost, or there twice |
 //! | `settle` | delivers until nothing is in flight, without showing messages |
+//! | `beats 1 N` | N times the leader's deadline, and a `settle` |
 //! | `partition 1`, `heal` | replicas named are cut off from the others; nobody is |
 //! | `propose 1 [count=N] [bytes=B]`, `read 1`, `add 1 4`, `promote 1 4`, `remove 1 3` | requests to replica 1 |
-//! | `hold 1`, `release 1 [max=N]`, `fail 1`, `full 1 on\|off` | its disk stops, goes on, fails, is full |
+//! | `hold 1 [chunks]`, `release 1 [max=N]`, `fail 1`, `full 1 on\|off` | its disk stops, goes on, fails, is full |
 //! | `apply 1`, `compact 1 INDEX`, `build 1 [bytes=B]`, `damage 1` | its state machine and snapshots |
 //! | `crash 1`, `restart 1`, `blank 4`, `closed 2 about=1` | processes end, start, begin empty; a connection closed |
+//! | `late 1 boot=B write=N` | a write is reported that may be of an earlier life |
 //! | `status`, `log 1`, `inflight` | what there is |
 
 use std::{
@@ -21,9 +23,9 @@ use std::{
 };
 
 use kotoba_db_cluster::raft::{
-    AppendOutcome, Ballot, Body, Configuration, ConfigurationChange, EntrySource, Index, Input, Instant,
-    Message, Now, Output, PayloadId, Position, ReadId, ReplicaId, RoleKind, SnapshotId, WriteFault,
-    WritePlan,
+    AppendOutcome, Ballot, Body, BootEpoch, Configuration, ConfigurationChange, EntrySource, Index, Input,
+    Instant, Message, Now, Output, PayloadId, Position, ReadId, ReplicaId, RoleKind, SnapshotId, WriteFault,
+    WritePlan, WriteToken,
 };
 
 use super::shell::{Payload, Shell, Wire};
@@ -33,6 +35,7 @@ pub struct Script {
     shells: BTreeMap<ReplicaId, Shell>,
     flight: Vec<Wire>,
     held: BTreeSet<ReplicaId>,
+    held_chunks: BTreeSet<ReplicaId>,
     cut: BTreeSet<ReplicaId>,
     incoming: BTreeMap<ReplicaId, Position>,
     millis: u64,
@@ -108,7 +111,22 @@ impl Script {
             "add" => self.reconfigure(&command, ConfigurationChange::AddLearner),
             "promote" => self.reconfigure(&command, ConfigurationChange::Promote),
             "remove" => self.reconfigure(&command, ConfigurationChange::Remove),
+            "hold" if command.words.len() > 1 => drop(self.held_chunks.insert(command.id(0))),
             "hold" => drop(self.held.insert(command.id(0))),
+            "beats" => {
+                self.quiet = true;
+                for _ in 0..command.word(1) {
+                    self.tick(command.id(0));
+                    self.settle();
+                }
+                self.quiet = false;
+            }
+            "late" => {
+                let boot = BootEpoch(command.key("boot").expect("which life"));
+                let sequence = command.key("write").expect("which write");
+                let token = WriteToken { boot, sequence };
+                self.input(command.id(0), Input::Persisted { token, result: Ok(()) });
+            }
             "release" => self.release(&command),
             "fail" => self.fail(command.id(0)),
             "full" => self.input(command.id(0), Input::DiskFull(command.words[1] == "on")),
@@ -199,7 +217,7 @@ impl Script {
                 Output::StoreChunk { snapshot, offset, length, .. } => {
                     let position = snapshot.meta.position;
                     self.incoming.insert(id, position);
-                    if !self.held.contains(&id) {
+                    if !self.held_chunks.contains(&id) {
                         self.input(id, Input::ChunkStored { position, next_offset: offset + length });
                     }
                 }
@@ -237,6 +255,7 @@ impl Script {
     fn release(&mut self, command: &Command<'_>) {
         let max = command.key("max").map_or(usize::MAX, |max| usize::try_from(max).expect("small"));
         if max == usize::MAX {
+            self.held_chunks.remove(&command.id(0));
             self.held.remove(&command.id(0));
         }
         self.flush(command.id(0), max);
@@ -274,7 +293,7 @@ impl Script {
     }
 
     fn settle(&mut self) {
-        self.quiet = true;
+        let quiet = std::mem::replace(&mut self.quiet, true);
         for _ in 0..10_000 {
             if self.flight.is_empty() {
                 break;
@@ -283,7 +302,7 @@ impl Script {
             self.arrive(wire);
         }
         assert!(self.flight.is_empty(), "the cluster does not come to rest");
-        self.quiet = false;
+        self.quiet = quiet;
     }
 
     fn propose(&mut self, command: &Command<'_>) {

@@ -12,6 +12,7 @@ use super::{
     queue::{ConnectionId, FrameStream, PeerQueue},
 };
 use crate::{
+    error::ErrorCode,
     limits::GRPC_MESSAGE_BYTES_MAX,
     node::{serve::endpoint, tls::whole_story},
 };
@@ -27,6 +28,21 @@ enum Attempt {
     NotReached(String),
     /// One side does not accept the other, for this reason.
     Refused(String),
+}
+
+impl Attempt {
+    fn of_status(status: &Status) -> Self {
+        let code = status.metadata().get(ERROR_CODE_METADATA).and_then(|code| code.to_str().ok());
+        match code.and_then(ErrorCode::from_text) {
+            Some(code) => Self::of_refusal(code, status.message().into()),
+            None => Self::NotReached(whole_story(status)),
+        }
+    }
+
+    /// A node that is only not ready yet will be soon; everything else takes somebody's doing.
+    fn of_refusal(code: ErrorCode, what: String) -> Self {
+        if code == ErrorCode::Unavailable { Self::NotReached(what) } else { Self::Refused(what) }
+    }
 }
 
 /// Keeps a stream to a peer for as long as the task lives.
@@ -77,10 +93,7 @@ async fn attempt(peers: &Peers, record: &PeerRecord, queue: &Arc<PeerQueue>) -> 
     };
     let (inbound, first) = match timeout(HELLO_TIMEOUT, greeting).await {
         Ok(Ok(greeted)) => greeted,
-        Ok(Err(status)) if status.metadata().contains_key(ERROR_CODE_METADATA) => {
-            return Attempt::Refused(status.message().into());
-        }
-        Ok(Err(status)) => return Attempt::NotReached(whole_story(&status)),
+        Ok(Err(status)) => return Attempt::of_status(&status),
         Err(_) => return Attempt::NotReached("it does not introduce itself".into()),
     };
     let Some(hello) = first.and_then(|frame| frame.hello) else {
@@ -92,7 +105,7 @@ async fn attempt(peers: &Peers, record: &PeerRecord, queue: &Arc<PeerQueue>) -> 
             let reason = format!("node {} answers there in its place", other.record.node_id);
             return Attempt::Refused(reason);
         }
-        Err(refusal) => return Attempt::Refused(refusal.what),
+        Err(refusal) => return Attempt::of_refusal(refusal.code, refusal.what),
     }
     if !queue.establish(guard.connection) {
         return Attempt::NotReached("the peer was removed or replaced meanwhile".into());

@@ -36,6 +36,9 @@ mod os_disk;
 #[cfg(feature = "node")]
 mod thread;
 
+#[cfg(test)]
+mod tests;
+
 use core::fmt;
 
 use bytes::Bytes;

@@ -47,6 +47,8 @@ struct GroupReplay {
     suspect: Option<Damage>,
     /// Records of the group are lost.
     lost: Option<Damage>,
+    /// Entries came or went after a loss: the log in memory may be none that ever was.
+    ungrounded: bool,
     /// Where entries became unknown because a checkpoint names later ones.
     missing: Option<At>,
     /// Entries whose record is known and whose payload is not.
@@ -68,6 +70,12 @@ impl Replay {
         for group in self.groups.values_mut() {
             group.suspect.get_or_insert(damage);
         }
+    }
+
+    /// A segment begins with a checkpoint of these groups: every other one was removed before,
+    /// whether or not the record that says so can be read.
+    pub(super) fn keep_only(&mut self, checkpointed: &BTreeSet<GroupId>) {
+        self.groups.retain(|id, _| checkpointed.contains(id));
     }
 
     /// The next record. Without a payload where that does not match its checksum.
@@ -152,7 +160,7 @@ impl Replay {
             None => true,
         };
         if fresh {
-            let mut group = GroupReplay::new(header.chain);
+            let mut group = GroupReplay::new(header);
             if !begins {
                 group.lost = Some(at.damage(DamageKind::Records));
             }
@@ -167,12 +175,14 @@ impl Replay {
 }
 
 impl GroupReplay {
-    fn new(chain: Chain) -> Self {
+    fn new(first: &RecordHeader) -> Self {
         Self {
-            state: GroupState::new(chain),
-            hard_chain: Chain(0),
+            state: GroupState::new(first.chain),
+            // Mirrors of an earlier replica's promises lie before the group's beginning.
+            hard_chain: if first.first { first.chain } else { Chain(0) },
             suspect: None,
             lost: None,
+            ungrounded: false,
             missing: None,
             unreadable: BTreeMap::new(),
             configurations: Vec::new(),
@@ -193,6 +203,7 @@ impl GroupReplay {
     }
 
     fn truncate(&mut self, from: Index) {
+        self.ungrounded |= self.lost.is_some();
         self.state.truncate(from);
         self.unreadable.retain(|&index, _| index < from);
         self.configurations.retain(|entry| entry.index < from);
@@ -213,6 +224,7 @@ impl GroupReplay {
     }
 
     fn entry(&mut self, position: Position, kind: EntryKind, length: u32, payload: Option<&[u8]>, at: At) {
+        self.ungrounded |= self.lost.is_some();
         let offset = u32::try_from(at.offset).expect("segments are shorter than 4 GiB");
         let place = Place { segment: Some(at.segment), offset, length };
         if position.index == self.state.index.last().index.next() {
@@ -257,8 +269,9 @@ impl GroupReplay {
         let start = checkpoint.start.position;
         if checkpoint.entries_follow {
             self.rebase(start);
-        } else if self.state.index.holds(last) {
-            // Log Matching: a log that holds the last position equals the one meant up to there.
+        } else if self.state.index.holds(last) && !self.ungrounded {
+            // Log Matching: a log that was once the replica's, and holds the position that is last
+            // now, equals the log of now up to there.
             self.truncate(last.index.next());
             self.state.index.purge(start);
         } else {
@@ -270,6 +283,7 @@ impl GroupReplay {
     }
 
     fn rebase(&mut self, base: Position) {
+        self.ungrounded = false;
         self.state.index = EntryIndex::new(base);
         self.unreadable.clear();
         self.configurations.clear();

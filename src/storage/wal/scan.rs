@@ -1,10 +1,10 @@
 //! Reading one segment from its first batch to its end, past whatever is damaged in between.
 
-use alloc::{collections::BTreeMap, vec, vec::Vec};
+use alloc::{collections::{BTreeMap, BTreeSet}, vec, vec::Vec};
 use core::ops::Range;
 
 use super::{
-    BatchSequence, DamageKind, DiskError, ReadDisk, SegmentNumber,
+    BatchSequence, DamageKind, DiskError, GroupId, ReadDisk, SegmentNumber,
     codec::{
         ALIGNMENT, BATCH_HEADER_BYTES, BatchHeader, DATA_START, MARK_OFFSETS, MIRROR_BYTES, Mark, Mirror,
         RECORD_HEADER_BYTES, RecordHeader, Seal, SegmentEnd, aligned, payload_checksum,
@@ -118,6 +118,9 @@ impl<'a> Scan<'a> {
         while self.sealed.is_none_or(|end| offset < end.offset) {
             if let Some(end) = self.whole_batch(offset, next) {
                 self.salvage(offset..end, replay);
+                if offset == DATA_START {
+                    replay.keep_only(&self.groups_in(offset..end));
+                }
                 (offset, next) = (end, next.next());
             } else if let Some(completed) = self.evidence(offset, next) {
                 self.salvage(offset..completed.end, replay);
@@ -194,6 +197,17 @@ impl<'a> Scan<'a> {
                 at += ALIGNMENT as u64;
             }
         }
+    }
+
+    /// The groups that a whole batch has records of.
+    fn groups_in(&self, batch: Range<u64>) -> BTreeSet<GroupId> {
+        let mut at = batch.start + BATCH_HEADER_BYTES as u64;
+        let mut groups = BTreeSet::new();
+        while let Some(record) = self.record_header(at).filter(|_| at < batch.end) {
+            groups.insert(record.group);
+            at += record.record_bytes() as u64;
+        }
+        groups
     }
 
     /// Whether bytes that would tell if a batch stands at `offset` cannot be read.
