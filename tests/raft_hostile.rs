@@ -1,5 +1,6 @@
 //! Whatever a remote says, and whatever an embedder reports late or twice, no replica panics.
 
+#[allow(dead_code, reason = "each test uses a part of it")]
 #[path = "raft/shell.rs"]
 mod shell;
 

@@ -6,6 +6,7 @@
 
 #[path = "raft/script.rs"]
 mod script;
+#[allow(dead_code, reason = "each test uses a part of it")]
 #[path = "raft/shell.rs"]
 mod shell;
 

@@ -286,16 +286,17 @@ impl<S: ReadView> Applying<'_, S> {
     }
 
     fn load(&mut self, identity: Cid) -> Result<Option<Loaded>, StoreError> {
-        if let Some(head) = self.overlay.get(Head::key(self.group, identity))? {
-            return Ok(Some(Loaded { identity, head: Head::decode(&head)?, first: None }));
-        }
+        // The first block is looked for first: most entities that are created do not exist yet, and
+        // then this is all there is to read.
         let Some(row) = self.overlay.get(BlockRow::first_key(self.group, identity))? else {
             return Ok(None);
         };
         let first = BlockRow::decode(&row)?;
-        // An entity with its first version only has no head row: most entities never need one.
-        let head =
-            Head { kind: first.kind, deleted: false, generation: Generation::FIRST, version: identity };
+        let head = match self.overlay.get(Head::key(self.group, identity))? {
+            Some(head) => Head::decode(&head)?,
+            // An entity with its first version only has no head row: most entities never need one.
+            None => Head { kind: first.kind, deleted: false, generation: Generation::FIRST, version: identity },
+        };
         Ok(Some(Loaded { identity, head, first: Some(first) }))
     }
 

@@ -219,6 +219,7 @@ impl Identity {
         Ok(self.membership.as_ref().expect("just set, or present before"))
     }
 
+    #[expect(clippy::disallowed_methods, reason = "the one place where a directory's random bytes are drawn")]
     fn begin(dir: &Path, node_id: &NodeId) -> Result<Self, IdentityError> {
         if dir.join(LOG).exists() {
             return Err(IdentityError::LogWithoutIdentity { dir: dir.into() });

@@ -10,7 +10,7 @@ use super::shell::{Entry, Payload, Shell};
 
 /// The observer: sees every disk, every output, every message.
 #[derive(Debug, Default)]
-pub struct Checks {
+pub(crate) struct Checks {
     leaders: BTreeMap<Term, ReplicaId>,
     votes: BTreeMap<(ReplicaId, Term), ReplicaId>,
     /// The last index a replica acknowledged in a term.
@@ -20,24 +20,24 @@ pub struct Checks {
     committed: BTreeMap<Index, Entry>,
     values: BTreeSet<u64>,
     reads: BTreeMap<u64, Index>,
-    pub counts: Counts,
+    pub(crate) counts: Counts,
 }
 
 /// What a run really exercised.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Counts {
-    pub leaders: u64,
-    pub commits: u64,
-    pub reads: u64,
-    pub snapshots: u64,
-    pub truncations: u64,
-    pub crashes: u64,
-    pub members: u64,
-    pub purges: u64,
+pub(crate) struct Counts {
+    pub(crate) leaders: u64,
+    pub(crate) commits: u64,
+    pub(crate) reads: u64,
+    pub(crate) snapshots: u64,
+    pub(crate) truncations: u64,
+    pub(crate) crashes: u64,
+    pub(crate) members: u64,
+    pub(crate) purges: u64,
 }
 
 impl Counts {
-    pub fn add(&mut self, other: Self) {
+    pub(crate) fn add(&mut self, other: Self) {
         self.leaders += other.leaders;
         self.commits += other.commits;
         self.reads += other.reads;
@@ -50,21 +50,26 @@ impl Counts {
 }
 
 impl Checks {
-    pub fn last_committed(&self) -> Index {
+    pub(crate) fn last_committed(&self) -> Index {
         self.committed.last_key_value().map_or(Index(1), |(&index, _)| index)
     }
 
-    pub fn committed_value(&self, value: u64) -> bool {
+    pub(crate) fn committed_value(&self, value: u64) -> bool {
         self.values.contains(&value)
     }
 
     /// A read begins now: it must see everything committed so far.
-    pub fn read_begins(&mut self, read: ReadId) {
+    pub(crate) fn read_begins(&mut self, read: ReadId) {
         self.reads.insert(read.0, self.last_committed());
     }
 
     /// Everything one replica said in answer to one input.
-    pub fn observe(&mut self, shell: &Shell, everyone: &BTreeMap<ReplicaId, Shell>, outputs: &[Output]) {
+    pub(crate) fn observe(
+        &mut self,
+        shell: &Shell,
+        everyone: &BTreeMap<ReplicaId, Shell>,
+        outputs: &[Output],
+    ) {
         for output in outputs {
             match output {
                 Output::Write(plan) => {
@@ -239,7 +244,7 @@ impl Checks {
     }
 
     /// Every applied entry is a committed one.
-    pub fn applied(&self, shell: &Shell, applied: &[(Index, Entry)]) {
+    pub(crate) fn applied(&self, shell: &Shell, applied: &[(Index, Entry)]) {
         for (index, entry) in applied {
             assert_eq!(
                 self.committed.get(index),
@@ -251,7 +256,7 @@ impl Checks {
     }
 
     /// A whole state holds exactly the committed values.
-    pub fn state(&self, shell: &Shell) {
+    pub(crate) fn state(&self, shell: &Shell) {
         let expected: Vec<_> = self
             .committed
             .range(..=shell.state.applied)

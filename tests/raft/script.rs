@@ -31,7 +31,7 @@ use kotoba_db_cluster::raft::{
 use super::shell::{Payload, Shell, Wire};
 
 #[derive(Debug, Default)]
-pub struct Script {
+pub(crate) struct Script {
     shells: BTreeMap<ReplicaId, Shell>,
     flight: Vec<Wire>,
     held: BTreeSet<ReplicaId>,
@@ -86,7 +86,7 @@ impl<'a> Command<'a> {
 
 impl Script {
     /// Carries out one command. Returns what there is to see.
-    pub fn run(&mut self, line: &str) -> String {
+    pub(crate) fn run(&mut self, line: &str) -> String {
         let command = Command::parse(line);
         match command.verb {
             "cluster" => self.cluster(&command),

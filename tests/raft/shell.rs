@@ -16,7 +16,7 @@ use kotoba_db_cluster::raft::{
 
 /// What an entry holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Payload {
+pub(crate) enum Payload {
     Empty,
     Data(u64),
     Members(Configuration),
@@ -24,27 +24,27 @@ pub enum Payload {
 
 /// One entry of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    pub term: Term,
-    pub payload: Payload,
+pub(crate) struct Entry {
+    pub(crate) term: Term,
+    pub(crate) payload: Payload,
 }
 
 /// The naive state machine: it remembers all it was told, and up to where.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct State {
-    pub applied: Index,
-    pub values: Vec<(Index, u64)>,
+pub(crate) struct State {
+    pub(crate) applied: Index,
+    pub(crate) values: Vec<(Index, u64)>,
 }
 
 /// A message with the bytes it refers to.
 #[derive(Clone, Debug)]
-pub struct Wire {
-    pub message: Message,
-    pub cargo: Cargo,
+pub(crate) struct Wire {
+    pub(crate) message: Message,
+    pub(crate) cargo: Cargo,
 }
 
 #[derive(Clone, Debug)]
-pub enum Cargo {
+pub(crate) enum Cargo {
     None,
     Entries(Vec<Entry>),
     Chunk(Rc<State>),
@@ -52,22 +52,22 @@ pub enum Cargo {
 
 /// What survives a crash.
 #[derive(Clone, Debug)]
-pub struct Disk {
-    pub hard_state: HardState,
-    pub start: SnapshotMeta,
-    pub entries: BTreeMap<Index, Entry>,
-    pub state: State,
+pub(crate) struct Disk {
+    pub(crate) hard_state: HardState,
+    pub(crate) start: SnapshotMeta,
+    pub(crate) entries: BTreeMap<Index, Entry>,
+    pub(crate) state: State,
 }
 
 impl Disk {
-    pub fn last(&self) -> Position {
+    pub(crate) fn last(&self) -> Position {
         self.entries
             .last_key_value()
             .map_or(self.start.position, |(&index, entry)| Position::new(index, entry.term))
     }
 
     /// Whether the entry at `index` would survive a crash, as itself or as part of a snapshot.
-    pub fn covers(&self, index: Index) -> bool {
+    pub(crate) fn covers(&self, index: Index) -> bool {
         index <= self.start.position.index || self.entries.contains_key(&index)
     }
 }
@@ -80,29 +80,29 @@ enum Pending {
 }
 
 #[derive(Debug)]
-pub struct Shell {
-    pub id: ReplicaId,
-    pub replica: Option<Replica>,
-    pub disk: Disk,
+pub(crate) struct Shell {
+    pub(crate) id: ReplicaId,
+    pub(crate) replica: Option<Replica>,
+    pub(crate) disk: Disk,
     /// The log as the core sees it, durable or not.
-    pub log: BTreeMap<Index, Entry>,
-    pub state: State,
+    pub(crate) log: BTreeMap<Index, Entry>,
+    pub(crate) state: State,
     /// What the core announced as committed.
-    pub committed: Index,
-    pub boots: u64,
+    pub(crate) committed: Index,
+    pub(crate) boots: u64,
     pending: VecDeque<Pending>,
     payload: Option<(PayloadId, Cargo)>,
     payloads: u64,
     incoming: Option<(Position, State)>,
     snapshots: BTreeMap<u64, Rc<State>>,
     seed: u64,
-    pub timing: Timing,
-    pub retained_bytes: u64,
+    pub(crate) timing: Timing,
+    pub(crate) retained_bytes: u64,
 }
 
 impl Shell {
     /// A replica that never held anything.
-    pub fn blank(id: ReplicaId, seed: u64) -> Self {
+    pub(crate) fn blank(id: ReplicaId, seed: u64) -> Self {
         Self {
             id,
             replica: None,
@@ -128,7 +128,7 @@ impl Shell {
     }
 
     /// A member of a new group: as if a snapshot at 1/t1 had been installed.
-    pub fn genesis(id: ReplicaId, seed: u64, configuration: Configuration) -> Self {
+    pub(crate) fn genesis(id: ReplicaId, seed: u64, configuration: Configuration) -> Self {
         let mut shell = Self::blank(id, seed);
         let position = Position::new(Index(1), Term(1));
         shell.disk.hard_state = HardState { term: Term(1), vote: None };
@@ -138,7 +138,7 @@ impl Shell {
     }
 
     /// Starts from what the disk holds.
-    pub fn start(&mut self, now: Now) -> Result<(), RecoverError> {
+    pub(crate) fn start(&mut self, now: Now) -> Result<(), RecoverError> {
         assert!(self.replica.is_none(), "a running replica is not started again");
         self.boots += 1;
         let mut runs: Vec<(Position, u64)> = Vec::new();
@@ -175,7 +175,7 @@ impl Shell {
     }
 
     /// Takes everything that is not on the disk.
-    pub fn crash(&mut self) {
+    pub(crate) fn crash(&mut self) {
         self.replica = None;
         self.pending.clear();
         self.payload = None;
@@ -183,12 +183,12 @@ impl Shell {
         self.snapshots.clear();
     }
 
-    pub fn replica(&self) -> &Replica {
+    pub(crate) fn replica(&self) -> &Replica {
         self.replica.as_ref().expect("the replica runs")
     }
 
     /// Hands over an input and carries out what can be done at once. Returns all outputs.
-    pub fn handle(&mut self, now: Now, input: Input) -> Vec<Output> {
+    pub(crate) fn handle(&mut self, now: Now, input: Input) -> Vec<Output> {
         let replica = self.replica.as_mut().expect("the replica runs");
         replica.handle(now, input);
         let outputs: Vec<_> = std::iter::from_fn(|| replica.poll_output()).collect();
@@ -199,19 +199,19 @@ impl Shell {
         outputs
     }
 
-    pub fn propose(&mut self, now: Now, values: &[u64]) -> Vec<Output> {
+    pub(crate) fn propose(&mut self, now: Now, values: &[u64]) -> Vec<Output> {
         self.propose_sized(now, values, values.len() as u64 * 8)
     }
 
     /// Proposes values that claim to be `bytes` long together.
-    pub fn propose_sized(&mut self, now: Now, values: &[u64], bytes: u64) -> Vec<Output> {
+    pub(crate) fn propose_sized(&mut self, now: Now, values: &[u64], bytes: u64) -> Vec<Output> {
         let entries = values.iter().map(|&value| Entry { term: Term(0), payload: Payload::Data(value) });
         let payload = self.keep(Cargo::Entries(entries.collect()));
         let count = u32::try_from(values.len()).expect("few values");
         self.handle(now, Input::Propose(Proposal { count, bytes, payload }))
     }
 
-    pub fn receive(&mut self, now: Now, wire: Wire) -> Vec<Output> {
+    pub(crate) fn receive(&mut self, now: Now, wire: Wire) -> Vec<Output> {
         let Wire { mut message, cargo } = wire;
         if let (Body::Append(append), Cargo::Entries(entries)) = (&mut message.body, &cargo) {
             let first = append.entries.first.0;
@@ -304,7 +304,7 @@ impl Shell {
     }
 
     /// Attaches the bytes to a message that leaves; `None` where the log no longer has them.
-    pub fn gather(&self, message: Message) -> Option<Wire> {
+    pub(crate) fn gather(&self, message: Message) -> Option<Wire> {
         let cargo = match &message.body {
             Body::Append(append) if !append.entries.is_empty() => {
                 let last = append.entries.last().expect("not empty").index;
@@ -328,12 +328,12 @@ impl Shell {
         Some(Wire { message, cargo })
     }
 
-    pub fn writes_pending(&self) -> usize {
+    pub(crate) fn writes_pending(&self) -> usize {
         self.pending.len()
     }
 
     /// Carries out the oldest write. Returns the token to report, if it has one.
-    pub fn write_one(&mut self) -> Option<WriteToken> {
+    pub(crate) fn write_one(&mut self) -> Option<WriteToken> {
         match self.pending.pop_front()? {
             Pending::Purge(meta) => {
                 assert!(meta.position.index <= self.disk.state.applied, "only durable effects are purged");
@@ -359,12 +359,12 @@ impl Shell {
     }
 
     /// Tells that a write is done.
-    pub fn complete(&mut self, now: Now, token: WriteToken) -> Vec<Output> {
+    pub(crate) fn complete(&mut self, now: Now, token: WriteToken) -> Vec<Output> {
         self.handle(now, Input::Persisted { token, result: Ok(()) })
     }
 
     /// Fails the oldest write.
-    pub fn fail_one(&mut self, now: Now, fault: WriteFault) -> Vec<Output> {
+    pub(crate) fn fail_one(&mut self, now: Now, fault: WriteFault) -> Vec<Output> {
         while let Some(pending) = self.pending.pop_front() {
             if let Pending::Write { plan, .. } = pending {
                 return self.handle(now, Input::Persisted { token: plan.token, result: Err(fault) });
@@ -374,7 +374,7 @@ impl Shell {
     }
 
     /// Applies what is committed. Returns what was applied.
-    pub fn apply(&mut self) -> Vec<(Index, Entry)> {
+    pub(crate) fn apply(&mut self) -> Vec<(Index, Entry)> {
         let mut applied = Vec::new();
         while self.state.applied < self.committed {
             let index = self.state.applied.next();
@@ -389,7 +389,7 @@ impl Shell {
     }
 
     /// Makes the state machine's effect durable; impossible while a snapshot is being installed.
-    pub fn sync_state(&mut self) {
+    pub(crate) fn sync_state(&mut self) {
         let installing = self
             .pending
             .iter()
@@ -400,7 +400,7 @@ impl Shell {
     }
 
     /// Builds a snapshot of the state machine as it is.
-    pub fn build_snapshot(&mut self, id: SnapshotId, bytes: u64) -> BuiltSnapshot {
+    pub(crate) fn build_snapshot(&mut self, id: SnapshotId, bytes: u64) -> BuiltSnapshot {
         self.snapshots.insert(id.0, Rc::new(self.state.clone()));
         BuiltSnapshot { id, index: self.state.applied, bytes }
     }

@@ -95,14 +95,14 @@ enum Event {
 }
 
 #[derive(Debug)]
-pub struct World {
-    pub random: Random,
+pub(crate) struct World {
+    pub(crate) random: Random,
     now: u64,
     sequence: u64,
     queue: BinaryHeap<Reverse<(u64, u64)>>,
     events: BTreeMap<u64, Event>,
-    pub shells: BTreeMap<ReplicaId, Shell>,
-    pub checks: Checks,
+    pub(crate) shells: BTreeMap<ReplicaId, Shell>,
+    pub(crate) checks: Checks,
     weather: Weather,
     blocked: BTreeSet<(ReplicaId, ReplicaId)>,
     paused: BTreeMap<ReplicaId, u64>,
@@ -116,7 +116,7 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(seed: u64, voters: u64) -> Self {
+    pub(crate) fn new(seed: u64, voters: u64) -> Self {
         let mut random = Random::new(seed);
         let weather = Weather::draw(&mut random);
         let ids: Vec<_> = (1..=voters).map(ReplicaId).collect();
@@ -179,7 +179,7 @@ impl World {
     }
 
     /// Runs until `until` nanoseconds.
-    pub fn run(&mut self, duration: Duration) {
+    pub(crate) fn run(&mut self, duration: Duration) {
         let until = self.now + u64::try_from(duration.as_nanos()).expect("soon");
         while self.step(until) {}
         self.now = until;
@@ -604,7 +604,7 @@ impl World {
     }
 
     /// Every fault ends; those who are gone stay gone.
-    pub fn heal(&mut self) {
+    pub(crate) fn heal(&mut self) {
         self.calm = true;
         self.weather = Weather::calm();
         self.blocked.clear();
@@ -620,7 +620,7 @@ impl World {
     }
 
     /// A leader commits a fresh proposal, and every member applies it.
-    pub fn assert_live(&mut self, seed: u64) {
+    pub(crate) fn assert_live(&mut self, seed: u64) {
         self.run(Duration::from_secs(60));
         for _ in 0..5 {
             let Some(leader) = self.leader() else {

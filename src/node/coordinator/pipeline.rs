@@ -272,7 +272,7 @@ impl Pipeline {
             }
             Route::Peer(peer) => {
                 in_flight.sent_to = Some(peer);
-                let responder = ForwardResponder::Shared { id: token, to: self.forwarded.0.clone() };
+                let responder = ForwardResponder { id: token, to: self.forwarded.0.clone() };
                 self.coordinator.peers.forward_with(peer, partition.0, command, responder);
             }
             Route::Nobody => self.again(token, Attempt::no_leader(partition)),

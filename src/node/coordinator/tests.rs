@@ -91,7 +91,7 @@ fn coordinator(
     let shared = Arc::new(Shared {
         meta: RwLock::new(Arc::new(meta)),
         hints: RwLock::new(hints),
-        fsyncs: Arc::default(),
+        log: Arc::default(),
         events: broadcast::channel(1).0,
         changes: watch::channel(0).0,
         peer: PeerId(1),

@@ -8,7 +8,7 @@ use std::{
 
 use kotoba_db_cluster_proto::v1;
 use thiserror::Error;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::queue::{ConnectionId, PeerQueue};
 use crate::raft::PeerId;
@@ -37,31 +37,19 @@ pub(crate) enum ForwardError {
 /// What became of a forwarded write.
 pub(crate) type ForwardResult = Result<v1::ClientResponse, ForwardError>;
 
-/// Where the answer to a forward goes.
+/// Where the answer to a forward goes: many forwards share one channel.
 #[derive(Debug)]
-pub(crate) enum ForwardResponder {
-    /// To the one who waits for it.
-    Once(oneshot::Sender<ForwardResult>),
-    /// To a channel that many forwards share.
-    Shared {
-        /// The asker's own number for the forward.
-        id: u64,
-        /// Receives `(id, answer)`.
-        to: mpsc::UnboundedSender<(u64, ForwardResult)>,
-    },
+pub(crate) struct ForwardResponder {
+    /// The asker's own number for the forward.
+    pub(crate) id: u64,
+    /// Receives `(id, answer)`.
+    pub(crate) to: mpsc::UnboundedSender<(u64, ForwardResult)>,
 }
 
 impl ForwardResponder {
     /// Sends the answer. An asker that is gone does not want it.
     pub(crate) fn answer(self, result: ForwardResult) {
-        match self {
-            Self::Once(to) => {
-                let _ = to.send(result);
-            }
-            Self::Shared { id, to } => {
-                let _ = to.send((id, result));
-            }
-        }
+        let _ = self.to.send((self.id, result));
     }
 }
 
@@ -133,11 +121,12 @@ impl Waiting {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "deadlines of forwards are by the real clock")]
 mod tests {
     use super::*;
 
     fn shared(id: u64, to: &mpsc::UnboundedSender<(u64, ForwardResult)>) -> ForwardResponder {
-        ForwardResponder::Shared { id, to: to.clone() }
+        ForwardResponder { id, to: to.clone() }
     }
 
     #[test]

@@ -89,7 +89,7 @@ impl PeerService for PeerServer {
         let hello = first
             .and_then(|frame| frame.hello)
             .ok_or_else(|| Status::invalid_argument("the first frame of a stream introduces its node"))?;
-        let member = peers.recognise(hello).map_err(|refusal| {
+        let member = peers.recognise(&hello).map_err(|refusal| {
             tracing::debug!("stream refused: {refusal}");
             refusal.status()
         })?;
@@ -109,7 +109,7 @@ impl PeerService for PeerServer {
     ) -> Result<Response<Self::SnapshotStreamStream>, Status> {
         let peers = self.peers()?.clone();
         let hello = hello_of(request.metadata())?;
-        let member = peers.recognise(hello).map_err(|refusal| refusal.status())?;
+        let member = peers.recognise(&hello).map_err(|refusal| refusal.status())?;
         let peer = member.record.peer;
         let inbound = request.into_inner();
         // Nothing is said on the way back; the channel closes when reading is over.
@@ -146,7 +146,7 @@ pub(super) async fn receive(
     }
     // A stream that a newer one replaced, or that this node ended, says nothing about the peer.
     if queue.close(connection) {
-        tracing::debug!(%peer, "stream closed");
+        tracing::debug!(%peer, counters = ?peers.counters(), "stream closed");
         let _ = peers.0.config.commands.send(Command::PeerClosed(peer)).await;
     }
 }

@@ -26,7 +26,6 @@ mod queue;
 use std::{
     collections::BTreeMap,
     fmt,
-    future::Future,
     sync::{
         Arc, OnceLock, RwLock,
         atomic::{AtomicU64, Ordering},
@@ -35,10 +34,7 @@ use std::{
 
 use bytes::Bytes;
 use kotoba_db_cluster_proto::v1;
-use tokio::{
-    sync::{mpsc, oneshot},
-    task::JoinHandle,
-};
+use tokio::{sync::mpsc, task::JoinHandle};
 
 pub(crate) use forward::{ForwardError, ForwardHandler, ForwardReplier, ForwardResponder, ForwardResult};
 pub(crate) use hello::{
@@ -51,7 +47,7 @@ use self::{
     bulk::BulkSender,
     queue::{PeerQueue, Pushed},
 };
-pub(crate) use super::wire::{InboundFrame, InboundMessage, InboundPayload};
+pub(crate) use super::wire::InboundFrame;
 use super::{handle::Command, tls::Tls};
 use crate::{
     api::config::NetworkTuning,
@@ -218,19 +214,8 @@ impl Peers {
         self.note(pushed, 1);
     }
 
-    /// Sends a client's write to the node that leads its partition.
-    pub(crate) fn forward(
-        &self,
-        peer: PeerId,
-        partition: u32,
-        command: Bytes,
-    ) -> impl Future<Output = ForwardResult> + Send + use<> {
-        let (to, answer) = oneshot::channel();
-        self.forward_with(peer, partition, command, ForwardResponder::Once(to));
-        async move { answer.await.unwrap_or(Err(ForwardError::Unknown)) }
-    }
-
-    /// Like [`Peers::forward`], answered through `responder`; waits for nothing.
+    /// Sends a client's write to the node that leads its partition; answered through `responder`, in
+    /// every case. Waits for nothing.
     pub(crate) fn forward_with(
         &self,
         peer: PeerId,
@@ -302,9 +287,9 @@ impl Peers {
     }
 
     /// The member that an introduction is of.
-    fn recognise(&self, hello: v1::Hello) -> Result<Arc<Member>, HelloRefusal> {
+    fn recognise(&self, hello: &v1::Hello) -> Result<Arc<Member>, HelloRefusal> {
         let members = self.0.members.read().expect("no holder of this lock panics");
-        let record = hello::recognise(&hello, self.0.config.cluster_id, |peer| {
+        let record = hello::recognise(hello, self.0.config.cluster_id, |peer| {
             members.by_peer.get(&peer).map(|member| &member.record)
         });
         match record {

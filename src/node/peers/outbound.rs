@@ -99,7 +99,7 @@ async fn attempt(peers: &Peers, record: &PeerRecord, queue: &Arc<PeerQueue>) -> 
     let Some(hello) = first.and_then(|frame| frame.hello) else {
         return Attempt::Refused("it does not introduce itself in its first frame".into());
     };
-    match peers.recognise(hello) {
+    match peers.recognise(&hello) {
         Ok(member) if member.record == *record => {}
         Ok(other) => {
             let reason = format!("node {} answers there in its place", other.record.node_id);

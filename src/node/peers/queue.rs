@@ -162,6 +162,7 @@ impl PeerQueue {
     }
 
     /// Adds a client's write. Its responder is answered in every case.
+    #[expect(clippy::disallowed_methods, reason = "an answer is not waited for for ever")]
     pub(super) fn push_forward(&self, partition: u32, command: Bytes, responder: ForwardResponder) {
         let mut state = self.lock();
         let size = ITEM_BYTES + command.len();

@@ -249,16 +249,28 @@ impl ForwardHandler for Echo {
     }
 }
 
+/// One forward, and its answer.
+fn forward(
+    peers: &Peers,
+    peer: PeerId,
+    partition: u32,
+    command: Bytes,
+) -> impl Future<Output = ForwardResult> + use<> {
+    let (to, mut answers) = mpsc::unbounded_channel();
+    peers.forward_with(peer, partition, command, ForwardResponder { id: 7, to });
+    async move { timeout(PATIENCE, answers.recv()).await.expect("in time").expect("is answered").1 }
+}
+
 #[tokio::test]
 async fn a_forward_is_answered_by_the_other_side() {
     let dir = TempDir::new().expect("a temporary directory");
     let (a, b) = pair(&dir).await;
-    let unready = a.peers.forward(PeerId(2), 1, Bytes::from_static(b"x")).await.expect("is answered");
+    let unready = forward(&a.peers, PeerId(2), 1, Bytes::from_static(b"x")).await.expect("is answered");
     assert_eq!(unready.error_code, ErrorCode::Unavailable.to_string());
     b.peers.set_forward_handler(Arc::new(Echo(Mutex::default())));
     let (to, mut answers) = mpsc::unbounded_channel();
     for id in 0..100 {
-        let responder = ForwardResponder::Shared { id, to: to.clone() };
+        let responder = ForwardResponder { id, to: to.clone() };
         a.peers.forward_with(PeerId(2), 5, Bytes::from(format!("command {id}")), responder);
     }
     for _ in 0..100 {
@@ -266,7 +278,7 @@ async fn a_forward_is_answered_by_the_other_side() {
         let answer = answer.expect("is answered");
         assert_eq!((answer.client_id, answer.partition), (format!("command {id}"), 5));
     }
-    let nobody = a.peers.forward(PeerId(9), 5, Bytes::new()).await;
+    let nobody = forward(&a.peers, PeerId(9), 5, Bytes::new()).await;
     assert_eq!(nobody, Err(ForwardError::Unavailable));
 }
 
@@ -285,7 +297,7 @@ async fn a_forward_whose_peer_dies_has_an_unknown_outcome() {
     let (a, mut b) = pair(&dir).await;
     let (heard, mut hears) = mpsc::unbounded_channel();
     b.peers.set_forward_handler(Arc::new(Mute(heard)));
-    let answer = a.peers.forward(PeerId(2), 1, Bytes::from_static(b"write"));
+    let answer = forward(&a.peers, PeerId(2), 1, Bytes::from_static(b"write"));
     assert_eq!(timeout(PATIENCE, hears.recv()).await.expect("in time"), Some(1));
     b.kill();
     assert_eq!(timeout(PATIENCE, answer).await.expect("in time"), Err(ForwardError::Unknown));
@@ -342,7 +354,7 @@ async fn closing_ends_the_streams_and_is_no_news_to_the_own_driver() {
     a.peers.close();
     assert!(matches!(b.command().await, Command::PeerClosed(PeerId(1))));
     assert!(a.peers.connected().is_empty());
-    assert_eq!(a.peers.forward(PeerId(2), 1, Bytes::new()).await, Err(ForwardError::Unavailable));
+    assert_eq!(forward(&a.peers, PeerId(2), 1, Bytes::new()).await, Err(ForwardError::Unavailable));
     a.peers.set_members([]);
     assert!(a.commands.try_recv().is_err());
 }

@@ -9,9 +9,9 @@ use std::{ops::Bound, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use fjall::{
-    Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot,
+    CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot,
     compaction::Leveled,
-    config::{BloomConstructionPolicy, FilterPolicy, FilterPolicyEntry},
+    config::{BloomConstructionPolicy, CompressionPolicy, FilterPolicy, FilterPolicyEntry},
 };
 
 use super::{Batch, GraphStore, KeyRange, Order, ReadView, StoreError, Visitor};
@@ -26,7 +26,7 @@ pub struct StoreOptions {
     /// Memory for blocks read from disk. Default 32 MiB.
     pub cache_bytes: u64,
     /// Memory for rows not yet in a table; up to a few times as much while tables are written. Default
-    /// 16 MiB.
+    /// 32 MiB.
     pub write_buffer_bytes: u64,
     /// Disk for the journals of rows not yet in a table, at least 64 MiB. Default 64 MiB.
     pub journal_bytes_max: u64,
@@ -57,7 +57,7 @@ impl Default for StoreOptions {
     fn default() -> Self {
         Self {
             cache_bytes: 32 << 20,
-            write_buffer_bytes: 16 << 20,
+            write_buffer_bytes: 32 << 20,
             journal_bytes_max: JOURNAL_BYTES_MIN,
             bloom_bits_per_row: 10.0,
             compaction: Compaction::default(),
@@ -131,6 +131,12 @@ fn keyspace_options(options: &StoreOptions) -> KeyspaceCreateOptions {
         .manual_journal_persist(true)
         .max_memtable_size(options.write_buffer_bytes)
         .filter_policy(FilterPolicy::all(FilterPolicyEntry::Bloom(bloom)))
+        // The upper levels are rewritten soon: compressing them costs more than it saves.
+        .data_block_compression_policy(CompressionPolicy::new([
+            CompressionType::None,
+            CompressionType::None,
+            CompressionType::Lz4,
+        ]))
         .compaction_strategy(Arc::new(compaction))
 }
 

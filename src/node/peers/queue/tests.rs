@@ -30,7 +30,7 @@ fn frame(queue: &PeerQueue, connection: ConnectionId) -> v1::PeerFrame {
 type Answers = mpsc::UnboundedReceiver<(u64, ForwardResult)>;
 
 fn forward(queue: &PeerQueue, id: u64, to: &mpsc::UnboundedSender<(u64, ForwardResult)>) {
-    let responder = ForwardResponder::Shared { id, to: to.clone() };
+    let responder = ForwardResponder { id, to: to.clone() };
     queue.push_forward(3, Bytes::from_static(b"write"), responder);
 }
 
@@ -84,7 +84,7 @@ fn a_full_queue_refuses_and_recovers() {
     assert_eq!(taken, QUEUE_BYTES_MAX / ((1 << 20) + ITEM_BYTES + PAYLOAD_BYTES));
     let (to, mut answers) = mpsc::unbounded_channel();
     let large = Bytes::from(vec![0; 1 << 20]);
-    queue.push_forward(0, large, ForwardResponder::Shared { id: 1, to });
+    queue.push_forward(0, large, ForwardResponder { id: 1, to });
     assert_eq!(errors(&mut answers), [(1, ForwardError::Busy)]);
     assert!(!frame(&queue, connection).messages.is_empty());
     assert_eq!(queue.push(message(1 << 20)), Pushed::Queued);
