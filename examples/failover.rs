@@ -62,7 +62,11 @@ async fn main() {
         cluster.kill(leader);
         let gap = until_acknowledged(&load, partition, killed).await;
         let node = cluster.nodes[leader].id.clone();
-        println!("trial {trial:2}: {node} led partition {}; next write after {} ms", partition.0, gap.as_millis());
+        println!(
+            "trial {trial:2}: {node} led partition {}; next write after {} ms",
+            partition.0,
+            gap.as_millis()
+        );
         gaps.push(gap);
         cluster.launch(leader);
         cluster.until_caught_up(leader).await;

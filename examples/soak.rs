@@ -42,7 +42,10 @@ async fn main() -> ExitCode {
         let row = one_minute(&cluster).await;
         let after = terms(&cluster).await;
         let new = count(&before, &after);
-        println!("minute {minute:2}: {} writes a second, {} errors, {new} elections", row["ops_per_s"], row["errors"]);
+        println!(
+            "minute {minute:2}: {} writes a second, {} errors, {new} elections",
+            row["ops_per_s"], row["errors"]
+        );
         elections += new;
         before = after;
     }
@@ -55,8 +58,21 @@ async fn main() -> ExitCode {
 async fn one_minute(cluster: &Cluster) -> serde_json::Value {
     let endpoints = cluster.addresses().join(",");
     let line = [
-        "bench", "--op", "put", "--mode", "stream", "--seconds", "60", "--clients", CLIENTS, "--value-bytes",
-        VALUE_BYTES, "--output", "json", "--endpoints", &endpoints,
+        "bench",
+        "--op",
+        "put",
+        "--mode",
+        "stream",
+        "--seconds",
+        "60",
+        "--clients",
+        CLIENTS,
+        "--value-bytes",
+        VALUE_BYTES,
+        "--output",
+        "json",
+        "--endpoints",
+        &endpoints,
     ];
     command::run_within(&line, Duration::from_secs(180)).await.success().json()
 }

@@ -150,7 +150,8 @@ async fn a_directory_of_another_cluster_neither_joins_nor_harms() {
     })
     .await;
     eventually("log line about another cluster", PATIENCE, async || {
-        let said = |node| cluster.log_of(node).lines().any(|line| line.contains("cluster") && line.contains("n1"));
+        let said =
+            |node| cluster.log_of(node).lines().any(|line| line.contains("cluster") && line.contains("n1"));
         if said(1) || said(2) { Ok(()) } else { Err("the others say nothing".to_owned()) }
     })
     .await;
@@ -181,4 +182,3 @@ async fn nodes_that_were_told_different_things_wait_and_say_what_differs() {
     cluster.until_serving().await;
     cluster.finish();
 }
-

@@ -135,8 +135,12 @@ impl Cluster {
     /// The command line of a node: the same at every start.
     pub(crate) fn command_line(&self, node: usize) -> Vec<String> {
         let own = &self.nodes[node];
-        let others: Vec<&str> =
-            self.nodes.iter().filter(|other| other.id != own.id).map(|other| other.address.as_str()).collect();
+        let others: Vec<&str> = self
+            .nodes
+            .iter()
+            .filter(|other| other.id != own.id)
+            .map(|other| other.address.as_str())
+            .collect();
         let mut line = vec![
             format!("--node-id={}", own.id),
             format!("--address={}", own.address),
@@ -400,7 +404,8 @@ impl Draws {
     /// The seed of the environment variable `TEST_SEED`, else one of the clock.
     pub(crate) fn new() -> Self {
         let given = std::env::var("TEST_SEED").ok().and_then(|text| text.parse().ok());
-        let clock = || std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_micros() as u64);
+        let clock =
+            || std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_micros() as u64);
         let seed = given.unwrap_or_else(clock);
         eprintln!("TEST_SEED={seed}");
         Self(seed)

@@ -31,7 +31,10 @@ async fn ten_kills_of_leaders_lose_and_repeat_nothing() {
         let killed = Instant::now();
         load.until_more(Some(partition), 1).await;
         let gap = killed.elapsed();
-        eprintln!("kill {round}: {}, which led {group:?}; {partition} wrote again after {gap:?}", cluster.nodes[leader].id);
+        eprintln!(
+            "kill {round}: {}, which led {group:?}; {partition} wrote again after {gap:?}",
+            cluster.nodes[leader].id
+        );
         cluster.launch(leader);
         if draws.below(2) == 0 {
             cluster.until_caught_up(leader).await;

@@ -5,7 +5,7 @@
 //! those with an unknown outcome, each at most once.
 
 use std::{
-    collections::BTreeMap,
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -113,7 +113,8 @@ impl Load {
 
     /// Acknowledged writes so far, of one partition or of all.
     pub(crate) fn acknowledged(&self, partition: Option<PartitionId>) -> u64 {
-        let counted = |counter: &&Arc<Counter>| partition.is_none_or(|partition| counter.partition == partition);
+        let counted =
+            |counter: &&Arc<Counter>| partition.is_none_or(|partition| counter.partition == partition);
         self.counters.iter().filter(counted).map(|counter| counter.acknowledged.load(Ordering::Acquire)).sum()
     }
 
@@ -181,23 +182,23 @@ impl Ledger {
         let cid = &self.counter.cid;
         assert_eq!(history.first(), Some(&0), "{member}, {cid}: the creation");
         for pair in history.windows(2) {
-            assert!(pair[0] < pair[1], "{member}, {cid}: {} before {}: not once, not in order", pair[0], pair[1]);
+            assert!(
+                pair[0] < pair[1],
+                "{member}, {cid}: {} before {}: not once, not in order",
+                pair[0],
+                pair[1]
+            );
         }
-        let acknowledged = count(&self.acknowledged);
-        let unknown = count(&self.unknown);
-        let there = count(history);
-        let lost: Vec<&u64> = acknowledged.keys().filter(|seq| !there.contains_key(*seq)).copied().collect();
+        let there = set(history);
+        let (acknowledged, unknown) = (set(&self.acknowledged), set(&self.unknown));
+        let lost: Vec<&u64> = acknowledged.difference(&there).collect();
         assert!(lost.is_empty(), "{member}, {cid}: acknowledged and lost: {lost:?}");
-        let known = |seq: &u64| *seq == 0 || acknowledged.contains_key(seq) || unknown.contains_key(seq);
-        let invented: Vec<&u64> = history.iter().filter(|seq| !known(seq)).collect();
+        let known = |seq: &u64| *seq == 0 || acknowledged.contains(seq) || unknown.contains(seq);
+        let invented: Vec<&u64> = there.iter().filter(|seq| !known(seq)).collect();
         assert!(invented.is_empty(), "{member}, {cid}: refused and yet there: {invented:?}");
     }
 }
 
-fn count(numbers: &[u64]) -> BTreeMap<&u64, usize> {
-    let mut counts = BTreeMap::new();
-    for number in numbers {
-        *counts.entry(number).or_insert(0) += 1;
-    }
-    counts
+fn set(numbers: &[u64]) -> BTreeSet<u64> {
+    numbers.iter().copied().collect()
 }

@@ -56,7 +56,8 @@ async fn a_wiped_node_neither_votes_nor_counts_before_it_has_caught_up() {
     nobody_leads(&cluster, two).await;
 
     let hasty = cluster.client(Duration::from_secs(2)).await;
-    let error = hasty.execute(count_to(&counter.cid, 2), Some(counter.partition)).await.expect_err("no majority");
+    let error =
+        hasty.execute(count_to(&counter.cid, 2), Some(counter.partition)).await.expect_err("no majority");
     assert_eq!(error.code().exit_status().number(), 3, "{error}");
     let may_be_there = error.code().effect() == Effect::Unknown;
     let read = hasty.entity(&counter.cid, ReadFrom::default()).await.expect_err("no majority");

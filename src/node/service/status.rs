@@ -130,12 +130,14 @@ impl Services {
 async fn other_nodes(serving: &Serving) -> Vec<v1::NodeStatus> {
     let coordinator = &serving.coordinator;
     let own = coordinator.handle.shared.peer;
+    let meta = coordinator.routing.meta();
+    let cluster_id = meta.cluster_id.to_string();
     let mut asked = JoinSet::new();
-    for (peer, member) in coordinator.routing.meta().active() {
+    for (peer, member) in meta.active() {
         if peer == own {
             continue;
         }
-        let (id, address) = (member.node.0.clone(), member.address.clone());
+        let (id, address, cluster_id) = (member.node.0.clone(), member.address.clone(), cluster_id.clone());
         let client = coordinator.channels.cluster(&address);
         asked.spawn(async move {
             let answer = match client {
@@ -145,8 +147,7 @@ async fn other_nodes(serving: &Serving) -> Vec<v1::NodeStatus> {
                 }
                 Err(_) => None,
             };
-            let told =
-                answer.and_then(|answer| answer.into_inner().nodes.into_iter().find(|node| node.id == id));
+            let told = answer.and_then(|answer| told_of(answer.into_inner(), &id, &cluster_id));
             let unreachable = || v1::NodeStatus {
                 id: id.clone(),
                 address: address.clone(),
@@ -157,6 +158,13 @@ async fn other_nodes(serving: &Serving) -> Vec<v1::NodeStatus> {
         });
     }
     asked.join_all().await
+}
+
+/// What a node says of itself. At a member's address a node of another cluster may answer, even under
+/// the member's name; one that is in no cluster yet tells no cluster id.
+fn told_of(answer: v1::StatusResponse, id: &str, cluster_id: &str) -> Option<v1::NodeStatus> {
+    let is_ours = answer.cluster_id.is_empty() || answer.cluster_id == cluster_id;
+    answer.nodes.into_iter().find(|node| is_ours && node.id == id)
 }
 
 /// What keeps the cluster from serving: a sentence for each kind of group that has no leader that
@@ -263,6 +271,19 @@ mod tests {
             applied,
             ..v1::PartitionStatus::default()
         }
+    }
+
+    #[test]
+    fn a_node_of_another_cluster_does_not_speak_for_a_member() {
+        let answer = |cluster_id: &str| {
+            let node = v1::NodeStatus { id: "n1".into(), ..v1::NodeStatus::default() };
+            let cluster_id = cluster_id.into();
+            v1::StatusResponse { cluster_id, nodes: vec![node], ..v1::StatusResponse::default() }
+        };
+        assert!(told_of(answer("ours"), "n1", "ours").is_some());
+        assert!(told_of(answer(""), "n1", "ours").is_some(), "it is about to join");
+        assert!(told_of(answer("theirs"), "n1", "ours").is_none());
+        assert!(told_of(answer("ours"), "n2", "ours").is_none());
     }
 
     #[test]
