@@ -3,6 +3,34 @@
 
 extern crate alloc;
 
+#[cfg(feature = "node")]
+pub mod api;
+#[cfg(feature = "node")]
+pub mod cli;
+#[cfg(feature = "node")]
+pub mod client;
+#[cfg(feature = "node")]
+pub mod error;
+#[cfg(feature = "graph")]
+pub mod graph;
 pub mod limits;
+pub mod multiraft;
+#[cfg(feature = "node")]
+mod node;
+pub mod placement;
 pub mod raft;
 pub mod storage;
+
+#[cfg(feature = "node")]
+pub use self::{
+    api::{
+        ClusterConfig, ClusterEvent, ClusterEvents, ClusterNetwork, ClusterStats, ClusterStatus, Consistency,
+        Direction, DistributedQuery, Entity, EntityKind, EventsEnded, KotobaCluster, KotobaClusterBuilder,
+        LogEntry, LogTuning, MembershipConfig, Neighbor, NetworkTuning, NodeId, NodeInfo, NodeRole,
+        PartitionId, Query, QueryResult, RaftMessage, RaftReply, RaftTuning, Receipt, ReplicationConfig,
+        ReplicationHealth, ReplicationManager, ReplicationStatus, StoreTuning, TlsConfig, Tuning, Version,
+    },
+    error::{ClusterError, ErrorCode},
+    graph::{Cid, Operation, OperationDetails, Properties, Value},
+    placement::manager::{DistributionStats, KeyRange, PartitionManager, RebalancePlan},
+};

@@ -107,7 +107,8 @@ pub enum Output {
     Write(WritePlan),
     /// Send this message; it may be lost.
     Send(Message),
-    /// Every entry up to this one is committed: apply those not yet applied, in order.
+    /// Every entry up to this one is committed, and durable here: apply those not yet applied, in
+    /// order.
     Commit(Index),
     /// The proposal was appended; it is committed once `Commit` reaches `last` while the entry
     /// there still has this term.

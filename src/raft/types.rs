@@ -85,6 +85,12 @@ impl Index {
         Self(self.0 + 1)
     }
 
+    /// The index before this one, or zero.
+    #[must_use]
+    pub const fn previous_or_zero(self) -> Self {
+        Self(self.0.saturating_sub(1))
+    }
+
     /// The index before this one. Must not be called on [`Index::ZERO`].
     #[must_use]
     pub const fn previous(self) -> Self {

@@ -1,0 +1,252 @@
+//! `bench`: a closed loop; each client sends its next operation when the last one is answered.
+
+use std::{
+    process::ExitCode,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use hdrhistogram::Histogram;
+use serde_json::json;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout_at},
+};
+
+use super::{
+    args::{BenchArgs, BenchMode, BenchOp},
+    connect::connect,
+    output::{self, columns, row},
+};
+use crate::{
+    client::{Client, Completion, Job, Pipeline, PipelineOptions, ReadFrom, v1},
+    error::{ClusterError, ErrorCode},
+    placement::PartitionId,
+};
+
+/// Nodes that `--op get` reads.
+const READ_NODES: usize = 1000;
+
+pub(super) async fn run(args: BenchArgs) -> Result<ExitCode, ClusterError> {
+    let client = connect(args.connect.clone()).await?;
+    client.refresh().await?;
+    let figures = match (args.op, args.mode) {
+        (BenchOp::Put, BenchMode::Unary) => put_unary(&client, &args).await?,
+        (BenchOp::Put, BenchMode::Stream) => put_stream(&client, &args).await?,
+        (BenchOp::Get, BenchMode::Unary) => get_unary(&client, &args).await?,
+        (BenchOp::Get, BenchMode::Stream) => {
+            return Err(ClusterError::new(
+                ErrorCode::Usage,
+                "--mode stream carries writes: use --op put with it",
+            ));
+        }
+    };
+    print(&args, &figures)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(args: &BenchArgs, figures: &Figures) -> Result<(), ClusterError> {
+    let op = if args.op == BenchOp::Put { "put" } else { "get" };
+    let mode = if args.mode == BenchMode::Unary { "unary" } else { "stream" };
+    let (p50, p99) = (figures.percentile_ms(50.0), figures.percentile_ms(99.0));
+    let json = json!({
+        "op": op, "mode": mode, "clients": args.clients, "ops_per_s": figures.per_second(),
+        "p50_ms": p50, "p99_ms": p99, "errors": figures.errors,
+    });
+    output::print(args.output.output, &json, || {
+        columns(&[
+            row!["op", "mode", "clients", "ops/s", "p50 ms", "p99 ms", "errors"],
+            row![
+                op,
+                mode,
+                args.clients,
+                format!("{:.0}", figures.per_second()),
+                format!("{p50:.3}"),
+                format!("{p99:.3}"),
+                figures.errors
+            ],
+        ])
+    })
+}
+
+/// What was measured so far.
+#[derive(Debug)]
+struct Figures {
+    latencies: Histogram<u64>,
+    errors: u64,
+    elapsed: Duration,
+}
+
+impl Figures {
+    fn new() -> Result<Self, ClusterError> {
+        let latencies = Histogram::new(3)
+            .map_err(|error| ClusterError::new(ErrorCode::Internal, format!("no histogram: {error}")))?;
+        Ok(Self { latencies, errors: 0, elapsed: Duration::ZERO })
+    }
+
+    fn note<T>(&mut self, outcome: &Result<T, ClusterError>, elapsed: Duration) {
+        match outcome {
+            Ok(_) => self.latencies.saturating_record(elapsed.as_micros().try_into().unwrap_or(u64::MAX)),
+            Err(_) => self.errors += 1,
+        }
+    }
+
+    fn add(&mut self, other: &Self) {
+        // The same precision everywhere and no fixed range: this cannot fail.
+        let added = self.latencies.add(&other.latencies);
+        debug_assert!(added.is_ok());
+        self.errors += other.errors;
+    }
+
+    fn per_second(&self) -> f64 {
+        self.latencies.len() as f64 / self.elapsed.as_secs_f64().max(f64::MIN_POSITIVE)
+    }
+
+    fn percentile_ms(&self, percentile: f64) -> f64 {
+        self.latencies.value_at_percentile(percentile) as f64 / 1000.0
+    }
+}
+
+/// A node that no other run and no other client creates.
+fn create(run: &str, client: u32, number: u64, value: &str) -> v1::Operation {
+    let value = v1::Value { kind: Some(v1::value::Kind::StringValue(value.to_owned())) };
+    let create = v1::CreateNode {
+        properties: [("value".to_owned(), value)].into(),
+        key: format!("bench-{run}-{client}-{number}"),
+    };
+    v1::Operation { kind: Some(v1::operation::Kind::CreateNode(create)) }
+}
+
+async fn put_unary(client: &Client, args: &BenchArgs) -> Result<Figures, ClusterError> {
+    let value: Arc<str> = "x".repeat(args.value_bytes).into();
+    closed_loop(client, args, move |session, number, at| {
+        let operation = create(session.client_id(), number, at, &value);
+        async move { session.execute(operation, None).await.map(|_| ()) }
+    })
+    .await
+}
+
+async fn get_unary(client: &Client, args: &BenchArgs) -> Result<Figures, ClusterError> {
+    let nodes = Arc::new(nodes_to_read(client, args.value_bytes).await?);
+    let consistency = args.consistency.consistency.into();
+    closed_loop(client, args, move |session, number, at| {
+        let nodes = Arc::clone(&nodes);
+        // Clients begin far apart and take large steps, so that they read different nodes.
+        let pick = (number as usize * 101 + at as usize * 37) % nodes.len();
+        async move {
+            let (cid, partition) = &nodes[pick];
+            let from = ReadFrom { partition: Some(*partition), ..ReadFrom::with(consistency) };
+            session.entity(cid, from).await.map(|_| ())
+        }
+    })
+    .await
+}
+
+/// Every client in a task and a session of its own. `operation` gets the client's number and how many it
+/// has sent.
+async fn closed_loop<F>(
+    client: &Client,
+    args: &BenchArgs,
+    operation: impl Fn(Client, u32, u64) -> F + Clone + Send + 'static,
+) -> Result<Figures, ClusterError>
+where
+    F: Future<Output = Result<(), ClusterError>> + Send,
+{
+    let began = Instant::now();
+    let end = began + Duration::from_secs(args.seconds);
+    let mut clients = JoinSet::new();
+    for number in 0..args.clients {
+        let (session, operation) = (client.session(None)?, operation.clone());
+        clients.spawn(async move {
+            let mut figures = Figures::new()?;
+            for at in 0.. {
+                let sent = Instant::now();
+                // What is under way at the end is neither counted nor waited for.
+                let Ok(outcome) = timeout_at(end, operation(session.clone(), number, at)).await else {
+                    break;
+                };
+                figures.note(&outcome, sent.elapsed());
+            }
+            Ok::<_, ClusterError>(figures)
+        });
+    }
+    let mut figures = Figures::new()?;
+    while let Some(ended) = clients.join_next().await {
+        let of_one = ended.map_err(|error| ClusterError::new(ErrorCode::Internal, error.to_string()))??;
+        figures.add(&of_one);
+    }
+    figures.elapsed = began.elapsed();
+    Ok(figures)
+}
+
+/// A window as wide as there are clients: a new operation goes out when one is answered.
+async fn put_stream(client: &Client, args: &BenchArgs) -> Result<Figures, ClusterError> {
+    let session = client.session(None)?;
+    let figures = Arc::new(Mutex::new(Figures::new()?));
+    let noted = Arc::clone(&figures);
+    let began = Instant::now();
+    let end = began + Duration::from_secs(args.seconds);
+    let on_completion = move |completion: Completion| {
+        if Instant::now() < end {
+            let mut figures = noted.lock().unwrap_or_else(PoisonError::into_inner);
+            figures.note(&completion.outcome, completion.elapsed);
+        }
+    };
+    let options = PipelineOptions { in_flight: args.clients as usize, ..PipelineOptions::default() };
+    let mut pipeline = Pipeline::start(&session, options, on_completion);
+    let value = "x".repeat(args.value_bytes);
+    for number in 1.. {
+        let operation = create(session.client_id(), 0, number, &value);
+        let job = Job::new(number, operation, None).at(args.consistency.consistency.into());
+        match timeout_at(end, pipeline.submit(job)).await {
+            Ok(submitted) => submitted?,
+            Err(_) => break,
+        }
+    }
+    let elapsed = began.elapsed();
+    pipeline.finish().await?;
+    let mut total = Figures::new()?;
+    total.add(&figures.lock().unwrap_or_else(PoisonError::into_inner));
+    total.elapsed = elapsed;
+    Ok(total)
+}
+
+async fn nodes_to_read(
+    client: &Client,
+    value_bytes: usize,
+) -> Result<Vec<(String, PartitionId)>, ClusterError> {
+    let session = client.session(None)?;
+    let created = Arc::new(Mutex::new(Vec::with_capacity(READ_NODES)));
+    let noted = Arc::clone(&created);
+    let mut pipeline = Pipeline::start(&session, PipelineOptions::default(), move |completion| {
+        let outcome = completion.outcome.map(|receipt| (receipt.cid, receipt.partition));
+        noted.lock().unwrap_or_else(PoisonError::into_inner).push(outcome);
+    });
+    let value = "x".repeat(value_bytes);
+    for number in 1..=READ_NODES as u64 {
+        pipeline.submit(Job::new(number, create(session.client_id(), 0, number, &value), None)).await?;
+    }
+    pipeline.finish().await?;
+    let outcomes = std::mem::take(&mut *created.lock().unwrap_or_else(PoisonError::into_inner));
+    outcomes.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_of_all_clients_add_up() {
+        let (mut total, mut one) = (Figures::new().unwrap(), Figures::new().unwrap());
+        for milliseconds in 1..=100 {
+            one.note(&Ok(()), Duration::from_millis(milliseconds));
+        }
+        one.note::<()>(&Err(ClusterError::NoLeader), Duration::ZERO);
+        total.add(&one);
+        total.add(&one);
+        total.elapsed = Duration::from_secs(4);
+        assert_eq!((total.errors, total.per_second()), (2, 50.0));
+        assert!((49.0..=51.0).contains(&total.percentile_ms(50.0)), "{}", total.percentile_ms(50.0));
+        assert!((98.0..=100.1).contains(&total.percentile_ms(99.0)), "{}", total.percentile_ms(99.0));
+    }
+}

@@ -1,0 +1,329 @@
+//! The client and its single writes.
+
+use std::{
+    fmt,
+    future::Future,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use kotoba_db_cluster_proto::v1;
+use tokio::time::{Instant, sleep, timeout};
+use tonic::Status;
+
+use super::{
+    backoff::Backoff,
+    channels::{Channels, Service, check_address},
+    failure::{self, Trace},
+    options::ClientOptions,
+    routes::Routes,
+    session::{RequestIds, random_client_id},
+};
+use crate::{
+    error::{ClusterError, ErrorCode},
+    limits::CLIENT_ID_BYTES_MAX,
+    placement::PartitionId,
+};
+
+/// What a write came to. Prints as the entity's CID.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// The entity's identity: the CID of its first block.
+    pub cid: String,
+    /// The CID of its content now.
+    pub version: String,
+    /// Where the entity lives; a write or read that says so saves the cluster a look-up.
+    pub partition: PartitionId,
+    /// The write's position in the log of that partition.
+    pub index: u64,
+}
+
+impl fmt::Display for Receipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.cid)
+    }
+}
+
+/// The receipt or the error that a response holds.
+pub(super) fn outcome_of(response: v1::ClientResponse) -> Result<Receipt, ClusterError> {
+    if !response.success {
+        return Err(ClusterError::from_wire(&response.error_code, &response.error_message));
+    }
+    Ok(Receipt {
+        cid: response.result_cid,
+        version: response.version_cid,
+        partition: PartitionId(response.partition),
+        index: response.log_index,
+    })
+}
+
+/// A connection to a cluster. Cheap to clone; the clones are one session.
+#[derive(Clone, Debug)]
+pub struct Client {
+    session: Arc<Session>,
+    pub(super) shared: Arc<Shared>,
+}
+
+/// What belongs to one session.
+#[derive(Debug)]
+struct Session {
+    client_id: String,
+    ids: Mutex<RequestIds>,
+}
+
+impl Session {
+    fn new(client_id: Option<String>) -> Result<Self, ClusterError> {
+        let client_id = match client_id {
+            Some(id) if id.is_empty() || id.len() > CLIENT_ID_BYTES_MAX => {
+                let what = format!("a client id has 1 to {CLIENT_ID_BYTES_MAX} bytes, not {}", id.len());
+                return Err(ClusterError::new(ErrorCode::TooLarge, what));
+            }
+            Some(id) => id,
+            None => random_client_id()?,
+        };
+        Ok(Self { client_id, ids: Mutex::default() })
+    }
+}
+
+/// What all sessions over the same connections share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) options: ClientOptions,
+    pub(super) channels: Channels,
+    routes: Mutex<Routes>,
+    /// Where calls that may go anywhere begin; moves on when a node fails.
+    preferred: Mutex<usize>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A holder never leaves these small values half changed.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Client {
+    /// Prepares to talk to the cluster that these nodes (`HOST:PORT`) belong to, and asks one of them
+    /// for the others. A cluster that does not answer now is no error yet: every call tries again.
+    ///
+    /// # Errors
+    /// Where an address, the client id or a TLS file cannot be used.
+    pub async fn connect(endpoints: Vec<String>, options: ClientOptions) -> Result<Self, ClusterError> {
+        let client = Self::unconnected(endpoints, options)?;
+        let patience = client.shared.options.connect_timeout;
+        // Best effort: without it the first calls take one hop more.
+        let _ = timeout(patience, client.refresh()).await;
+        Ok(client)
+    }
+
+    fn unconnected(endpoints: Vec<String>, options: ClientOptions) -> Result<Self, ClusterError> {
+        if endpoints.is_empty() {
+            return Err(ClusterError::new(ErrorCode::Usage, "no endpoint was given"));
+        }
+        endpoints.iter().try_for_each(|endpoint| check_address(endpoint))?;
+        let session = Session::new(options.client_id.clone())?;
+        let channels = Channels::new(options.connect_timeout, options.tls.as_ref())?;
+        let routes = Mutex::new(Routes::new(endpoints));
+        let shared = Shared { options, channels, routes, preferred: Mutex::new(0) };
+        Ok(Self { session: Arc::new(session), shared: Arc::new(shared) })
+    }
+
+    /// Another session over the same connections: of this name, else of a random one.
+    ///
+    /// # Errors
+    /// Where the name is empty or too long.
+    pub fn session(&self, client_id: Option<String>) -> Result<Self, ClusterError> {
+        Ok(Self { session: Arc::new(Session::new(client_id)?), shared: Arc::clone(&self.shared) })
+    }
+
+    /// The session's name.
+    #[must_use]
+    pub fn client_id(&self) -> &str {
+        &self.session.client_id
+    }
+
+    /// Every node's address that the client knows.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<String> {
+        self.routes().addresses().to_vec()
+    }
+
+    /// The partitions of the cluster, where a node has told them.
+    #[must_use]
+    pub fn partition_count(&self) -> Option<u32> {
+        Some(self.routes().partition_count()).filter(|count| *count > 0)
+    }
+
+    /// Where the node that is believed to lead a partition listens.
+    #[must_use]
+    pub fn leader_of(&self, partition: PartitionId) -> Option<String> {
+        self.routes().leader_of(partition).map(str::to_owned)
+    }
+
+    /// Carries out one write. `partition` is where the entity lives, as its receipt said, where known.
+    ///
+    /// # Errors
+    /// A refusal is definite. [`ErrorCode::UnknownOutcome`]: it may have taken effect. Everything whose
+    /// exit status is *unavailable* besides: it has not.
+    pub async fn execute(
+        &self,
+        operation: v1::Operation,
+        partition: Option<PartitionId>,
+    ) -> Result<Receipt, ClusterError> {
+        let request_id = lock(&self.session.ids).begin();
+        let ended = EndOnDrop { ids: &self.session.ids, request_id };
+        let request = v1::ClientRequest {
+            client_id: self.session.client_id.clone(),
+            request_id,
+            operation: Some(operation),
+            partition: partition.map(|partition| partition.0),
+            ..Default::default()
+        };
+        let outcome = self.repeat_until_answered(request, partition).await;
+        drop(ended);
+        outcome
+    }
+
+    async fn repeat_until_answered(
+        &self,
+        mut request: v1::ClientRequest,
+        partition: Option<PartitionId>,
+    ) -> Result<Receipt, ClusterError> {
+        let began = Instant::now();
+        let (mut trace, mut backoff) = (Trace::default(), Backoff::default());
+        loop {
+            request.acked_below = lock(&self.session.ids).acked_below();
+            request.map_epoch = self.routes().epoch();
+            let address = self.target(partition);
+            match self.attempt_write(&address, request.clone()).await {
+                Err(error) if failure::is_retryable(&error) => {
+                    trace.note(error);
+                    self.avoid(&address);
+                }
+                settled => return settled,
+            }
+            let pause = backoff.next();
+            if began.elapsed() + pause >= self.shared.options.deadline {
+                return Err(trace.give_up(began.elapsed()));
+            }
+            sleep(pause).await;
+        }
+    }
+
+    async fn attempt_write(
+        &self,
+        address: &str,
+        request: v1::ClientRequest,
+    ) -> Result<Receipt, ClusterError> {
+        let mut service = self.shared.channels.service(address)?;
+        let call = service.execute_operation(request);
+        let response = match timeout(self.shared.options.attempt_timeout, call).await {
+            Err(_) => return Err(no_answer(address, ErrorCode::UnknownOutcome)),
+            Ok(Err(status)) => return Err(failure::from_status(&status, address)),
+            Ok(Ok(response)) => response.into_inner(),
+        };
+        if response.success || !response.leader_address.is_empty() {
+            self.routes().learn_leader(PartitionId(response.partition), &response.leader_address);
+        }
+        outcome_of(response)
+    }
+
+    /// Asks nodes, one after the other, until one answers.
+    pub(super) async fn ask<T, C, F>(
+        &self,
+        partition: Option<PartitionId>,
+        call: C,
+    ) -> Result<T, ClusterError>
+    where
+        C: Fn(Service) -> F,
+        F: Future<Output = Result<tonic::Response<T>, Status>>,
+    {
+        let began = Instant::now();
+        let mut backoff = Backoff::default();
+        loop {
+            let address = self.target(partition);
+            let failed = match self.ask_node(&address, &call).await {
+                Err(error) if failure::is_retryable(&error) => error,
+                settled => return settled,
+            };
+            self.avoid(&address);
+            let pause = backoff.next();
+            if began.elapsed() + pause >= self.shared.options.deadline {
+                return Err(failure::unanswered_read(Some(failed), began.elapsed()));
+            }
+            sleep(pause).await;
+        }
+    }
+
+    /// Asks this one node once.
+    pub(super) async fn ask_node<T, C, F>(&self, address: &str, call: &C) -> Result<T, ClusterError>
+    where
+        C: Fn(Service) -> F,
+        F: Future<Output = Result<tonic::Response<T>, Status>>,
+    {
+        let service = self.shared.channels.service(address)?;
+        match timeout(self.shared.options.attempt_timeout, call(service)).await {
+            Err(_) => Err(no_answer(address, ErrorCode::Unavailable)),
+            Ok(Err(status)) => Err(failure::from_status(&status, address)),
+            Ok(Ok(response)) => Ok(response.into_inner()),
+        }
+    }
+
+    /// Learns nodes, partitions and leaders anew.
+    ///
+    /// # Errors
+    /// Where no node answers.
+    pub async fn refresh(&self) -> Result<v1::ClusterConfig, ClusterError> {
+        let mut last = None;
+        for address in self.addresses() {
+            let call = |mut service: Service| async move {
+                service.get_cluster_config(v1::GetClusterConfigRequest {}).await
+            };
+            match self.ask_node(&address, &call).await {
+                Ok(config) => {
+                    self.routes().learn(&config);
+                    return Ok(config);
+                }
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(failure::unanswered_read(last, self.shared.options.attempt_timeout))
+    }
+
+    pub(super) fn routes(&self) -> MutexGuard<'_, Routes> {
+        lock(&self.shared.routes)
+    }
+
+    fn target(&self, partition: Option<PartitionId>) -> String {
+        let routes = self.routes();
+        if let Some(leader) = partition.and_then(|partition| routes.leader_of(partition)) {
+            return leader.to_owned();
+        }
+        let addresses = routes.addresses();
+        addresses[*lock(&self.shared.preferred) % addresses.len()].clone()
+    }
+
+    /// After a failed attempt: the next one goes elsewhere.
+    pub(super) fn avoid(&self, address: &str) {
+        let mut routes = self.routes();
+        routes.distrust(address);
+        let mut preferred = lock(&self.shared.preferred);
+        let count = routes.addresses().len();
+        if routes.addresses()[*preferred % count] == address {
+            *preferred = (*preferred + 1) % count;
+        }
+    }
+}
+
+fn no_answer(address: &str, code: ErrorCode) -> ClusterError {
+    ClusterError::new(code, format!("node {address} did not answer in time"))
+}
+
+/// Ends a request id also where the caller drops the call half way.
+struct EndOnDrop<'a> {
+    ids: &'a Mutex<RequestIds>,
+    request_id: u64,
+}
+
+impl Drop for EndOnDrop<'_> {
+    fn drop(&mut self) {
+        lock(self.ids).end(self.request_id);
+    }
+}

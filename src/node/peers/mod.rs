@@ -1,0 +1,328 @@
+//! Talking to the other nodes.
+//!
+//! Two nodes share one long-lived bidirectional stream for everything but bulk: the one with the
+//! smaller number dials, both send. Each side's first frame introduces it; a node that is not who
+//! the meta group knows under its number is refused, with the reason, before anything it says is
+//! looked at. Snapshots travel on connections of their own ([`bulk`]), so that they never delay a
+//! heartbeat.
+//!
+//! ```text
+//! driver, coordinator ── send, forward ──▶ PeerQueue ── FrameStream ──▶ transport
+//! driver ◀── Command::Frame, Command::PeerClosed ── receive ◀── transport
+//! coordinator ◀── ForwardHandler ──┘
+//! ```
+//!
+//! Sending never waits: what finds no room or no connection is dropped and counted, which Raft
+//! tolerates, or answered as not sent. Receiving waits for the driver, so that a slow node slows
+//! only the streams into it.
+
+mod bulk;
+mod forward;
+mod hello;
+mod inbound;
+mod outbound;
+mod queue;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    future::Future,
+    sync::{
+        Arc, OnceLock, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use kotoba_db_cluster_proto::v1;
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
+
+pub(crate) use forward::{ForwardError, ForwardHandler, ForwardReplier, ForwardResponder, ForwardResult};
+pub(crate) use hello::{
+    ERROR_CODE_METADATA, HelloError, HelloRefusal, LocalHello, PROTOCOL_VERSION, PeerCluster, PeerHello,
+    PeerRecord,
+};
+pub(crate) use inbound::PeerServer;
+
+use self::{
+    bulk::BulkSender,
+    queue::{PeerQueue, Pushed},
+};
+pub(crate) use super::wire::{InboundFrame, InboundMessage, InboundPayload};
+use super::{handle::Command, tls::Tls};
+use crate::{
+    api::config::NetworkTuning,
+    placement::{ClusterId, MetaState},
+    raft::PeerId,
+};
+
+/// What a node needs to talk to others.
+pub(crate) struct PeersConfig {
+    /// This node's number.
+    pub(crate) own: PeerId,
+    /// The cluster.
+    pub(crate) cluster_id: ClusterId,
+    /// How this node introduces itself.
+    pub(crate) hello: LocalHello,
+    /// Certificates, where connections are encrypted.
+    pub(crate) tls: Option<Tls>,
+    /// Time-outs.
+    pub(crate) network: NetworkTuning,
+    /// Where frames go.
+    pub(crate) commands: mpsc::Sender<Command>,
+}
+
+/// The streams to the other nodes. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Peers(Arc<Inner>);
+
+struct Inner {
+    config: PeersConfig,
+    members: RwLock<Members>,
+    handler: OnceLock<Arc<dyn ForwardHandler>>,
+    counters: Counters,
+}
+
+#[derive(Default)]
+struct Members {
+    closed: bool,
+    by_peer: BTreeMap<PeerId, Arc<Member>>,
+}
+
+/// One other node.
+struct Member {
+    record: PeerRecord,
+    queue: Arc<PeerQueue>,
+    bulk: BulkSender,
+    /// Dials it, where that is this node's part.
+    dialer: OnceLock<JoinHandle<()>>,
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        if let Some(dialer) = self.dialer.get() {
+            dialer.abort();
+        }
+        self.queue.close_current();
+    }
+}
+
+/// What the streams counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) struct PeerCounters {
+    /// Messages that found no connection or no room. Raft repeats what still matters.
+    pub(crate) messages_dropped: u64,
+    /// Messages that arrived and were not well formed.
+    pub(crate) messages_malformed: u64,
+    /// Frames that arrived.
+    pub(crate) frames_received: u64,
+    /// Connections that came about.
+    pub(crate) connections: u64,
+    /// Introductions that were refused, by either side.
+    pub(crate) refusals: u64,
+}
+
+#[derive(Default)]
+struct Counters {
+    messages_dropped: AtomicU64,
+    messages_malformed: AtomicU64,
+    frames_received: AtomicU64,
+    connections: AtomicU64,
+    refusals: AtomicU64,
+}
+
+fn count(counter: &AtomicU64, by: u64) {
+    counter.fetch_add(by, Ordering::Relaxed);
+}
+
+impl fmt::Debug for Peers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Peers").field("own", &self.0.config.own).finish_non_exhaustive()
+    }
+}
+
+impl Peers {
+    /// Knows nobody yet: see [`Peers::set_members`].
+    pub(crate) fn new(config: PeersConfig) -> Self {
+        Self(Arc::new(Inner {
+            config,
+            members: RwLock::default(),
+            handler: OnceLock::new(),
+            counters: Counters::default(),
+        }))
+    }
+
+    /// Who takes what others forward. Until it is set, forwards are answered as unavailable; a
+    /// second handler is ignored.
+    pub(crate) fn set_forward_handler(&self, handler: Arc<dyn ForwardHandler>) {
+        let _ = self.0.handler.set(handler);
+    }
+
+    /// The other members, from the meta group's state; to be called whenever that changes. Streams
+    /// to members that are as before go on, others end.
+    pub(crate) fn set_members_of(&self, state: &MetaState) {
+        let record = |(peer, member): (PeerId, &crate::placement::Member)| PeerRecord {
+            peer,
+            node_id: member.node.clone(),
+            address: member.address.clone(),
+            incarnation: member.incarnation,
+        };
+        self.set_members(state.active().map(record));
+    }
+
+    /// The other members; this node itself is left out.
+    pub(crate) fn set_members(&self, records: impl IntoIterator<Item = PeerRecord>) {
+        let mut members = self.0.members.write().expect("no holder of this lock panics");
+        if members.closed {
+            return;
+        }
+        let mut before = std::mem::take(&mut members.by_peer);
+        for record in records.into_iter().filter(|record| record.peer != self.0.config.own) {
+            let member = match before.remove(&record.peer) {
+                Some(member) if member.record == record => member,
+                Some(_) | None => self.member(record),
+            };
+            members.by_peer.insert(member.record.peer, member);
+        }
+        drop(members);
+        // Those that are left end here, outside the lock, because their forwards are answered.
+        for gone in before.into_values() {
+            gone.queue.close_current();
+        }
+    }
+
+    /// Queues a message without payload, or an append. Dropped and counted where there is no
+    /// connection or no room.
+    pub(crate) fn send(&self, peer: PeerId, message: v1::RaftMessage) {
+        let pushed = self.member_of(peer).map_or(Pushed::NotConnected, |member| member.queue.push(message));
+        self.note(pushed, 1);
+    }
+
+    /// Queues heartbeats and answers to heartbeats.
+    pub(crate) fn send_beats(&self, peer: PeerId, beats: Vec<v1::Beat>, replies: Vec<v1::BeatReply>) {
+        let messages = (beats.len() + replies.len()) as u64;
+        let pushed = self
+            .member_of(peer)
+            .map_or(Pushed::NotConnected, |member| member.queue.push_beats(beats, replies));
+        self.note(pushed, messages);
+    }
+
+    /// Queues a part of a snapshot, on a connection of its own that is made when needed. Dropped
+    /// and counted where there is no room; what waits when that connection breaks is lost.
+    pub(crate) fn send_bulk(&self, peer: PeerId, message: v1::RaftMessage) {
+        let pushed =
+            self.member_of(peer).map_or(Pushed::NotConnected, |member| member.bulk.send(self, peer, message));
+        self.note(pushed, 1);
+    }
+
+    /// Sends a client's write to the node that leads its partition.
+    pub(crate) fn forward(
+        &self,
+        peer: PeerId,
+        partition: u32,
+        command: Bytes,
+    ) -> impl Future<Output = ForwardResult> + Send + use<> {
+        let (to, answer) = oneshot::channel();
+        self.forward_with(peer, partition, command, ForwardResponder::Once(to));
+        async move { answer.await.unwrap_or(Err(ForwardError::Unknown)) }
+    }
+
+    /// Like [`Peers::forward`], answered through `responder`; waits for nothing.
+    pub(crate) fn forward_with(
+        &self,
+        peer: PeerId,
+        partition: u32,
+        command: Bytes,
+        responder: ForwardResponder,
+    ) {
+        match self.member_of(peer) {
+            Some(member) => member.queue.push_forward(partition, command, responder),
+            None => responder.answer(Err(ForwardError::Unavailable)),
+        }
+    }
+
+    /// The peers there is a stream to, in ascending order.
+    pub(crate) fn connected(&self) -> Vec<PeerId> {
+        let members = self.0.members.read().expect("no holder of this lock panics");
+        let connected = members.by_peer.iter().filter(|(_, member)| member.queue.is_connected());
+        connected.map(|(&peer, _)| peer).collect()
+    }
+
+    /// What was counted so far.
+    pub(crate) fn counters(&self) -> PeerCounters {
+        let Counters { messages_dropped, messages_malformed, frames_received, connections, refusals } =
+            &self.0.counters;
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        PeerCounters {
+            messages_dropped: load(messages_dropped),
+            messages_malformed: load(messages_malformed),
+            frames_received: load(frames_received),
+            connections: load(connections),
+            refusals: load(refusals),
+        }
+    }
+
+    /// Ends all streams for good. Has to come before a graceful stop of the server, which waits
+    /// for calls under way, and a stream is one.
+    pub(crate) fn close(&self) {
+        let mut members = self.0.members.write().expect("no holder of this lock panics");
+        members.closed = true;
+        let gone = std::mem::take(&mut members.by_peer);
+        drop(members);
+        for member in gone.into_values() {
+            if let Some(dialer) = member.dialer.get() {
+                dialer.abort();
+            }
+            member.bulk.close();
+            member.queue.close_current();
+        }
+    }
+
+    fn member(&self, record: PeerRecord) -> Arc<Member> {
+        let dials = self.0.config.own < record.peer;
+        let member = Arc::new(Member {
+            record,
+            queue: Arc::default(),
+            bulk: BulkSender::default(),
+            dialer: OnceLock::new(),
+        });
+        if dials {
+            let queue = Arc::clone(&member.queue);
+            let dialer = tokio::spawn(outbound::keep_connected(self.clone(), member.record.clone(), queue));
+            let _ = member.dialer.set(dialer);
+        }
+        member
+    }
+
+    fn member_of(&self, peer: PeerId) -> Option<Arc<Member>> {
+        self.0.members.read().expect("no holder of this lock panics").by_peer.get(&peer).map(Arc::clone)
+    }
+
+    /// The member that an introduction is of.
+    fn recognise(&self, hello: v1::Hello) -> Result<Arc<Member>, HelloRefusal> {
+        let members = self.0.members.read().expect("no holder of this lock panics");
+        let record = hello::recognise(&hello, self.0.config.cluster_id, |peer| {
+            members.by_peer.get(&peer).map(|member| &member.record)
+        });
+        match record {
+            Ok(record) => Ok(Arc::clone(&members.by_peer[&record.peer])),
+            Err(refusal) => {
+                count(&self.0.counters.refusals, 1);
+                Err(refusal)
+            }
+        }
+    }
+
+    fn note(&self, pushed: Pushed, messages: u64) {
+        match pushed {
+            Pushed::Queued => {}
+            Pushed::NotConnected | Pushed::Full => count(&self.0.counters.messages_dropped, messages),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

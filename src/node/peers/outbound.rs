@@ -1,0 +1,191 @@
+//! Dialling a peer, again and again.
+
+use std::{sync::Arc, time::Duration};
+
+use kotoba_db_cluster_proto::v1::peer_service_client::PeerServiceClient;
+use tokio::time::{sleep, timeout};
+use tonic::{Status, transport::Channel};
+
+use super::{
+    ERROR_CODE_METADATA, PeerRecord, Peers, count,
+    inbound::{HELLO_TIMEOUT, receive},
+    queue::{ConnectionId, FrameStream, PeerQueue},
+};
+use crate::{
+    error::ErrorCode,
+    limits::GRPC_MESSAGE_BYTES_MAX,
+    node::{serve::endpoint, tls::whole_story},
+};
+
+/// The pause after a refusal: the other side has to be changed, or has to learn of this one.
+const REFUSED_PAUSE: Duration = Duration::from_secs(1);
+
+/// How an attempt ended.
+enum Attempt {
+    /// The connection served, and ended.
+    Served,
+    /// Nobody answers there, for this reason.
+    NotReached(String),
+    /// One side does not accept the other, for this reason.
+    Refused(String),
+}
+
+impl Attempt {
+    fn of_status(status: &Status) -> Self {
+        let code = status.metadata().get(ERROR_CODE_METADATA).and_then(|code| code.to_str().ok());
+        match code.and_then(ErrorCode::from_text) {
+            Some(code) => Self::of_refusal(code, status.message().into()),
+            None => Self::NotReached(whole_story(status)),
+        }
+    }
+
+    /// A node that is only not ready yet will be soon; everything else takes somebody's doing.
+    fn of_refusal(code: ErrorCode, what: String) -> Self {
+        if code == ErrorCode::Unavailable { Self::NotReached(what) } else { Self::Refused(what) }
+    }
+}
+
+/// Keeps a stream to a peer for as long as the task lives.
+pub(super) async fn keep_connected(peers: Peers, record: PeerRecord, queue: Arc<PeerQueue>) {
+    let network = &peers.0.config.network;
+    let mut backoff = Backoff::new(network.reconnect_backoff_min, network.reconnect_backoff_max);
+    let mut told = None;
+    loop {
+        let pause = match attempt(&peers, &record, &queue).await {
+            Attempt::Served => {
+                told = None;
+                backoff.reset();
+                backoff.next()
+            }
+            Attempt::NotReached(reason) => {
+                tell_once(&mut told, &record, reason);
+                backoff.next()
+            }
+            Attempt::Refused(reason) => {
+                count(&peers.0.counters.refusals, 1);
+                tell_once(&mut told, &record, reason);
+                jittered(REFUSED_PAUSE)
+            }
+        };
+        sleep(pause).await;
+    }
+}
+
+/// One line for a reason, not one for every attempt.
+fn tell_once(told: &mut Option<String>, record: &PeerRecord, reason: String) {
+    if told.as_ref() != Some(&reason) {
+        tracing::warn!(peer = %record.node_id, address = %record.address, "no stream: {reason}");
+        *told = Some(reason);
+    }
+}
+
+async fn attempt(peers: &Peers, record: &PeerRecord, queue: &Arc<PeerQueue>) -> Attempt {
+    let mut client = match connect(peers, &record.address).await {
+        Ok(client) => client,
+        Err(error) => return Attempt::NotReached(whole_story(&error)),
+    };
+    let guard = Closing { queue, connection: queue.begin() };
+    let frames = FrameStream::new(Arc::clone(queue), guard.connection, peers.0.config.hello.brief());
+    let greeting = async {
+        let mut inbound = client.peer_stream(frames).await?.into_inner();
+        let first = inbound.message().await?;
+        Ok::<_, Status>((inbound, first))
+    };
+    let (inbound, first) = match timeout(HELLO_TIMEOUT, greeting).await {
+        Ok(Ok(greeted)) => greeted,
+        Ok(Err(status)) => return Attempt::of_status(&status),
+        Err(_) => return Attempt::NotReached("it does not introduce itself".into()),
+    };
+    let Some(hello) = first.and_then(|frame| frame.hello) else {
+        return Attempt::Refused("it does not introduce itself in its first frame".into());
+    };
+    match peers.recognise(hello) {
+        Ok(member) if member.record == *record => {}
+        Ok(other) => {
+            let reason = format!("node {} answers there in its place", other.record.node_id);
+            return Attempt::Refused(reason);
+        }
+        Err(refusal) => return Attempt::of_refusal(refusal.code, refusal.what),
+    }
+    if !queue.establish(guard.connection) {
+        return Attempt::NotReached("the peer was removed or replaced meanwhile".into());
+    }
+    receive(peers, record.peer, queue, guard.connection, inbound).await;
+    Attempt::Served
+}
+
+/// A client of the peer service at `address`, connected.
+pub(super) async fn connect(
+    peers: &Peers,
+    address: &str,
+) -> Result<PeerServiceClient<Channel>, tonic::transport::Error> {
+    let config = &peers.0.config;
+    let channel = endpoint(address, config.tls.as_ref(), &config.network)?.connect().await?;
+    Ok(PeerServiceClient::new(channel)
+        .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(GRPC_MESSAGE_BYTES_MAX))
+}
+
+/// Ends a connection however its attempt ends, being aborted included.
+struct Closing<'a> {
+    queue: &'a PeerQueue,
+    connection: ConnectionId,
+}
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        self.queue.close(self.connection);
+    }
+}
+
+/// Pauses that double, each shortened at random so that nodes do not dial in step.
+#[derive(Debug)]
+pub(crate) struct Backoff {
+    min: Duration,
+    max: Duration,
+    next: Duration,
+}
+
+impl Backoff {
+    pub(crate) fn new(min: Duration, max: Duration) -> Self {
+        Self { min, max, next: min }
+    }
+
+    /// The next pause.
+    pub(crate) fn next(&mut self) -> Duration {
+        let pause = self.next;
+        self.next = (pause * 2).min(self.max);
+        jittered(pause)
+    }
+
+    /// Begins with the shortest pause again.
+    pub(crate) fn reset(&mut self) {
+        self.next = self.min;
+    }
+}
+
+/// Between half and all of a pause.
+fn jittered(pause: Duration) -> Duration {
+    // Without random bytes the pause is merely not jittered.
+    let share = getrandom::u32().unwrap_or(u32::MAX);
+    pause / 2 + (pause / 2).mul_f64(f64::from(share) / f64::from(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_their_limit() {
+        let (min, max) = (Duration::from_millis(50), Duration::from_secs(1));
+        let mut backoff = Backoff::new(min, max);
+        let mut full = min;
+        for _ in 0..10 {
+            let pause = backoff.next();
+            assert!(pause >= full / 2 && pause <= full, "{pause:?} of {full:?}");
+            full = (full * 2).min(max);
+        }
+        backoff.reset();
+        assert!(backoff.next() <= min);
+    }
+}

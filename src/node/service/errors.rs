@@ -1,0 +1,96 @@
+//! Errors as gRPC carries them: a status code, the message of the form "what, where; next", and the
+//! error's own code in the metadata under [`CODE_KEY`].
+
+use std::time::Duration;
+
+use tonic::{Code, Request, Status, metadata::MetadataValue};
+
+use crate::error::{ClusterError, ErrorCode, GrpcCode, Retry};
+
+/// The metadata key of the error's code, as in `KDB-0012`.
+pub(crate) const CODE_KEY: &str = "kdb-error-code";
+
+/// The status that stands for an error.
+pub(crate) fn status(error: &ClusterError) -> Status {
+    let code = match error.code().grpc_code() {
+        GrpcCode::InvalidArgument => Code::InvalidArgument,
+        GrpcCode::DeadlineExceeded => Code::DeadlineExceeded,
+        GrpcCode::NotFound => Code::NotFound,
+        GrpcCode::PermissionDenied => Code::PermissionDenied,
+        GrpcCode::ResourceExhausted => Code::ResourceExhausted,
+        GrpcCode::FailedPrecondition => Code::FailedPrecondition,
+        GrpcCode::Internal => Code::Internal,
+        GrpcCode::Unavailable => Code::Unavailable,
+        GrpcCode::DataLoss => Code::DataLoss,
+        GrpcCode::Unauthenticated => Code::Unauthenticated,
+    };
+    let mut status = Status::new(code, error.to_string());
+    if let Ok(value) = MetadataValue::try_from(error.code().to_string()) {
+        status.metadata_mut().insert(CODE_KEY, value);
+    }
+    status
+}
+
+/// The error that a status of another node stands for.
+pub(crate) fn of_status(status: &Status) -> ClusterError {
+    let code = status.metadata().get(CODE_KEY).and_then(|value| value.to_str().ok());
+    if let Some(code) = code {
+        return ClusterError::from_wire(code, status.message());
+    }
+    let what = format!("a node did not answer ({:?}): {}", status.code(), status.message());
+    let code = match status.code() {
+        Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded | Code::Unknown | Code::Aborted => {
+            ErrorCode::Network
+        }
+        Code::ResourceExhausted | Code::OutOfRange => ErrorCode::TooLarge,
+        Code::Unauthenticated => ErrorCode::Tls,
+        Code::Unimplemented => ErrorCode::ProtocolVersion,
+        Code::Ok
+        | Code::InvalidArgument
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::PermissionDenied
+        | Code::FailedPrecondition
+        | Code::Internal
+        | Code::DataLoss => ErrorCode::Internal,
+    };
+    ClusterError::new(code, what)
+}
+
+/// Whether asking again, or another node, may help.
+pub(crate) fn is_passing(error: &ClusterError) -> bool {
+    error.code().retry() == Retry::Same && error.code() != ErrorCode::Internal
+}
+
+/// A request that the other side may give up after `deadline`.
+pub(crate) fn within<T>(deadline: Duration, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(deadline);
+    request
+}
+
+/// A malformed field of a request.
+pub(crate) fn malformed(what: impl Into<String>) -> ClusterError {
+    ClusterError::new(ErrorCode::MalformedValue, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_survives_the_way_over_the_wire() {
+        for &code in ErrorCode::ALL {
+            let error = ClusterError::new(code, "something, somewhere");
+            let back = of_status(&status(&error));
+            assert_eq!(back.code(), code);
+            assert_eq!(back.to_string(), error.to_string());
+        }
+    }
+
+    #[test]
+    fn a_status_that_is_not_ours_is_a_network_error_where_asking_again_helps() {
+        assert!(is_passing(&of_status(&Status::unavailable("tcp connect error"))));
+        assert!(!is_passing(&of_status(&Status::unimplemented("no such method"))));
+    }
+}

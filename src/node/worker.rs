@@ -1,0 +1,52 @@
+//! Threads of a node: one job after the other, beside the driver loop.
+
+use std::{
+    sync::mpsc::{Receiver, Sender, channel},
+    thread::JoinHandle,
+};
+
+/// Sends jobs to a thread, which does them in order.
+#[derive(Debug)]
+pub(crate) struct Worker<J> {
+    jobs: Sender<J>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl<J: Send + 'static> Worker<J> {
+    /// Starts a thread that hands each job to `work` until that returns false or nobody can send
+    /// another one.
+    ///
+    /// # Errors
+    /// Where the operating system has no thread left.
+    #[expect(clippy::disallowed_methods, reason = "the one place where the shell starts its threads")]
+    pub(crate) fn start(name: &str, work: impl FnMut(J) -> bool + Send + 'static) -> std::io::Result<Self> {
+        let (jobs, arriving) = channel();
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || run(&arriving, work))?;
+        Ok(Self { jobs, thread: Some(thread) })
+    }
+
+    /// Adds a job. A thread that ended, because its node stopped, does no more.
+    pub(crate) fn send(&self, job: J) {
+        let _ = self.jobs.send(job);
+    }
+
+    /// Another way to send jobs, for closures.
+    pub(crate) fn sender(&self) -> Sender<J> {
+        self.jobs.clone()
+    }
+
+    /// Waits until the thread has ended. A panic of its was reported when it happened.
+    pub(crate) fn join(mut self) {
+        let thread = self.thread.take();
+        drop(self.jobs);
+        let _ = thread.map(JoinHandle::join);
+    }
+}
+
+fn run<J>(arriving: &Receiver<J>, mut work: impl FnMut(J) -> bool) {
+    while let Ok(job) = arriving.recv() {
+        if !work(job) {
+            return;
+        }
+    }
+}

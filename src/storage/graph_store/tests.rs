@@ -1,0 +1,188 @@
+//! What every graph store must do, run on each.
+
+use std::{collections::BTreeMap, ops::ControlFlow};
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn rows(view: &impl ReadView, range: &KeyRange, order: Order, limit: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut rows = Vec::new();
+    view.scan(range, order, &mut |key, value| {
+        rows.push((key.to_vec(), value.to_vec()));
+        if rows.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })
+    .expect("the store works");
+    rows
+}
+
+fn all(view: &impl ReadView) -> Vec<(Vec<u8>, Vec<u8>)> {
+    rows(view, &KeyRange::prefix(&[]), Order::Ascending, usize::MAX)
+}
+
+fn put(store: &impl GraphStore, key: &[u8], value: &'static [u8]) {
+    let mut batch = Batch::new();
+    batch.put(key.to_vec(), value);
+    store.commit(batch).expect("the store works");
+}
+
+fn reads_see_commits<S: GraphStore>(store: &S) {
+    assert_eq!(store.get(b"a").unwrap(), None);
+    put(store, b"a", b"1");
+    assert_eq!(store.get(b"a").unwrap().as_deref(), Some(&b"1"[..]));
+    let mut batch = Batch::new();
+    batch.put(b"b".to_vec(), &b""[..]);
+    batch.put(b"c".to_vec(), &b"3"[..]);
+    batch.remove(b"c".to_vec());
+    batch.put(b"a".to_vec(), &b"2"[..]);
+    batch.remove(b"never there".to_vec());
+    store.commit(batch).unwrap();
+    store.commit(Batch::new()).unwrap();
+    let expected = [(b"a".to_vec(), b"2".to_vec()), (b"b".to_vec(), Vec::new())];
+    assert_eq!(all(store), expected);
+    assert_eq!(all(&store.clone().view()), expected, "clones share the map");
+}
+
+fn scans_keep_to_their_range<S: GraphStore>(store: &S) {
+    for key in
+        [&b"\x00\x01"[..], b"\x00\x01a", b"\x00\x01b", b"\x00\x02", b"\x00\xff", b"\x00\xff\xff", b"\x01"]
+    {
+        put(store, key, b"v");
+    }
+    let keys = |range: &KeyRange, order, limit| -> Vec<Vec<u8>> {
+        rows(store, range, order, limit).into_iter().map(|(key, _)| key).collect()
+    };
+    let prefix = KeyRange::prefix(b"\x00\x01");
+    assert_eq!(keys(&prefix, Order::Ascending, 9), [&b"\x00\x01"[..], b"\x00\x01a", b"\x00\x01b"]);
+    assert_eq!(keys(&prefix, Order::Descending, 2), [b"\x00\x01b", b"\x00\x01a"]);
+    assert_eq!(keys(&prefix.clone().after(b"\x00\x01"), Order::Ascending, 1), [b"\x00\x01a"]);
+    assert_eq!(keys(&prefix.after(b"\x00\x01b"), Order::Ascending, 9), [[0; 0]; 0]);
+    assert_eq!(
+        keys(&KeyRange::prefix(b"\x00\xff"), Order::Ascending, 9),
+        [&b"\x00\xff"[..], b"\x00\xff\xff"]
+    );
+    assert_eq!(keys(&KeyRange::prefix(&[0xff]), Order::Ascending, 9), [[0; 0]; 0]);
+    assert_eq!(keys(&KeyRange::prefix(&[]), Order::Descending, 1), [b"\x01"]);
+    clear_prefix(store, b"\x00").unwrap();
+    assert_eq!(keys(&KeyRange::prefix(&[]), Order::Ascending, 9), [b"\x01"]);
+}
+
+fn views_do_not_change<S: GraphStore>(store: &S) {
+    put(store, b"a", b"1");
+    let view = store.view();
+    put(store, b"a", b"2");
+    put(store, b"b", b"2");
+    assert_eq!(all(&view), [(b"a".to_vec(), b"1".to_vec())]);
+    assert_eq!(view.clone().get(b"a").unwrap().as_deref(), Some(&b"1"[..]));
+    assert_eq!(view.get(b"b").unwrap(), None);
+    assert_eq!(store.view().get(b"a").unwrap().as_deref(), Some(&b"2"[..]));
+    store.persist().unwrap();
+}
+
+fn many_rows_are_cleared<S: GraphStore>(store: &S) {
+    for chunk in 0..5_u32 {
+        let mut batch = Batch::new();
+        for n in 0..600_u32 {
+            batch.put([b"x", &(chunk * 600 + n).to_be_bytes()[..]].concat(), &b"v"[..]);
+        }
+        store.commit(batch).unwrap();
+    }
+    put(store, b"y", b"stays");
+    assert_eq!(all(store).len(), 3001);
+    clear_prefix(store, b"x").unwrap();
+    assert_eq!(all(store), [(b"y".to_vec(), b"stays".to_vec())]);
+}
+
+/// Any sequence of batches leaves what an ordered map would hold.
+fn behaves_like_a_map<S: GraphStore>(
+    mut store: S,
+    batches: &[Vec<(u8, Option<u8>)>],
+    reopen: impl Fn(S) -> S,
+) {
+    let mut twin = BTreeMap::new();
+    for changes in batches {
+        let mut batch = Batch::new();
+        for (key, value) in changes {
+            match value {
+                Some(value) => {
+                    batch.put(vec![*key], vec![*value]);
+                    twin.insert(vec![*key], vec![*value]);
+                }
+                None => {
+                    batch.remove(vec![*key]);
+                    twin.remove(&vec![*key]);
+                }
+            }
+        }
+        store.commit(batch).unwrap();
+        let expected: Vec<_> = twin.clone().into_iter().collect();
+        assert_eq!(all(&store), expected);
+        if changes.len() % 4 == 3 {
+            store = reopen(store);
+            assert_eq!(all(&store), expected);
+        }
+    }
+}
+
+fn any_batches() -> impl Strategy<Value = Vec<Vec<(u8, Option<u8>)>>> {
+    let change = (0_u8..20, proptest::option::of(any::<u8>()));
+    proptest::collection::vec(proptest::collection::vec(change, 0..8), 1..12)
+}
+
+macro_rules! contract {
+    ($($check:ident),+ $(,)?) => {
+        mod memory_store {
+            $(#[test] fn $check() { super::$check(&super::MemoryStore::new()); })+
+        }
+
+        #[cfg(feature = "node")]
+        mod fjall_store {
+            $(#[test] fn $check() {
+                let directory = tempfile::tempdir().expect("a temporary directory");
+                super::$check(&super::open(directory.path()));
+            })+
+        }
+    };
+}
+
+contract!(reads_see_commits, scans_keep_to_their_range, views_do_not_change, many_rows_are_cleared);
+
+#[cfg(feature = "node")]
+fn open(directory: &std::path::Path) -> FjallStore {
+    FjallStore::open(directory, &StoreOptions::default()).expect("the directory is usable")
+}
+
+proptest! {
+    #[test]
+    fn memory_store_behaves_like_a_map(batches in any_batches()) {
+        behaves_like_a_map(MemoryStore::new(), &batches, |store| store);
+    }
+}
+
+#[cfg(feature = "node")]
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    #[test]
+    fn fjall_store_behaves_like_a_map_over_restarts(batches in any_batches()) {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        behaves_like_a_map(open(directory.path()), &batches, |store| {
+            store.persist().unwrap();
+            drop(store);
+            open(directory.path())
+        });
+    }
+}
+
+#[cfg(feature = "node")]
+#[test]
+fn fjall_store_is_locked_while_open_and_refuses_what_is_no_directory() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = open(directory.path());
+    let second = FjallStore::open(directory.path(), &StoreOptions::default());
+    assert!(matches!(second, Err(StoreError::Io { action: "open", .. })));
+    assert!(store.disk_bytes().unwrap() > 0);
+    let file = directory.path().join("file");
+    std::fs::write(&file, b"x").unwrap();
+    assert!(FjallStore::open(&file, &StoreOptions::default()).is_err());
+}

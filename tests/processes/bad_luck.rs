@@ -1,0 +1,184 @@
+//! Directories, ports, peers and command lines that cannot work: each gives one clear sentence, and no
+//! panic or hang.
+
+use std::fs;
+
+use crate::{
+    command::run,
+    harness::{Cluster, PATIENCE, eventually, free_address, touch},
+    load::Load,
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn directories_and_ports_that_cannot_be_used_are_refused_with_a_sentence() {
+    let mut cluster = Cluster::prepare(1, 4);
+    cluster.launch(0);
+    cluster.until_serving().await;
+    let own = &cluster.nodes[0];
+    let (address, taken) = (free_address(), own.address.clone());
+    let data_dir = own.data_dir.display().to_string();
+    let other_dir = cluster.path("other").display().to_string();
+    let file = cluster.path("file");
+    touch(&file);
+    let below_a_file = file.join("data").display().to_string();
+
+    start(&own.id, &address, &data_dir).await.refused(1, "KDB-0019");
+    start("n2", &taken, &other_dir).await.refused(1, "KDB-0027");
+    start("n2", &address, &below_a_file).await.refused(1, "KDB-0022");
+    assert_eq!(cluster.terminate(0).await, 0);
+    start("n2", &address, &data_dir).await.refused(1, "KDB-0020");
+
+    // None of that has harmed the directory.
+    cluster.launch(0);
+    cluster.until_serving().await;
+    cluster.finish();
+}
+
+async fn start(id: &str, address: &str, data_dir: &str) -> crate::command::Finished {
+    run(&["--node-id", id, "--address", address, "--data-dir", data_dir]).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wrong_command_lines_end_with_2_and_one_sentence() {
+    let address = free_address();
+    let lines: &[&[&str]] = &[
+        &["--no-such-flag"],
+        &["no-such-command"],
+        &["--node-id", "n1", "--address", &address, "--no-such-flag"],
+        &["--node-id", "n1", "--address", "no address"],
+        &["--node-id", "n1", "--address", &address, "--partitions", "0"],
+        &["--node-id", "n1", "--address", &address, "--partitions", "many"],
+        &["--node-id", "n1", "--address", &address, "--replication-factor", "0"],
+        &["--node-id", "n1", "--address", &address, "--tls-cert", "only-one-of-three.pem"],
+        &["--node-id", "n1", "--address", &address, "status"],
+        &["--node-id", "n1", "--address", &address, "--peers", "nowhere"],
+        &["--node-id", "n1", "--address", &address, "--config", "does-not-exist.toml"],
+        &["node", "get"],
+        &["node", "get", "not-a-cid"],
+        &["node", "create", "age:={"],
+        &["node", "create", "age:=1e999"],
+        &["node", "create", "nothing"],
+        &["neighbors", "not-a-cid"],
+        &["neighbors", "not-a-cid", "--direction", "sideways"],
+        &["block", "get", "bafy"],
+        &["edge", "create", "a", "knows", "b"],
+        &["status", "--output", "xml"],
+        &["status", "--endpoints", "nowhere"],
+    ];
+    for line in lines {
+        let finished = run(line).await;
+        let expected = if line.contains(&"does-not-exist.toml") { 1..=2 } else { 2..=2 };
+        assert!(expected.contains(&finished.code), "{line:?}: {finished:?}");
+        assert!(!finished.stderr.contains("panicked"), "{line:?}: {finished:?}");
+        let sentences = finished.stderr.lines().filter(|line| line.starts_with("error")).count();
+        assert_eq!(sentences, 1, "{line:?}: {finished:?}");
+        assert_eq!(finished.stdout, "", "{line:?}: stdout is for data");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_that_is_not_there_is_unavailable() {
+    let nobody = free_address();
+    for command in [&["status"][..], &["export"], &["verify"]] {
+        let mut line = command.to_vec();
+        line.extend(["--endpoints", &nobody]);
+        let finished = run(&line).await;
+        assert_eq!(finished.code, 3, "{command:?}: {finished:?}");
+        assert!(finished.stderr.contains(&nobody), "it says whom it asked: {finished:?}");
+        assert!(finished.stderr.contains("; next: "), "{finished:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_peers_are_down_waits_and_says_for_whom() {
+    let mut cluster = Cluster::prepare(3, 4);
+    cluster.launch(0);
+    until_it_waits(&cluster, 0, &cluster.nodes[2].address).await;
+    cluster.launch(1);
+    until_it_waits(&cluster, 1, &cluster.nodes[2].address).await;
+
+    let status = cluster.command(&["status"]).await;
+    assert_eq!(status.code, 3, "{status:?}");
+    let written = cluster.command(&["node", "create", "name=Alice"]).await;
+    assert_eq!(written.code, 3, "{written:?}");
+    assert!(cluster.log_of(0).contains(&cluster.nodes[2].address), "the log says so, too");
+
+    cluster.launch(2);
+    cluster.until_serving().await;
+    cluster.command(&["status"]).await.success();
+    cluster.command(&["node", "create", "name=Alice"]).await.success();
+    cluster.finish();
+}
+
+/// The node says that it waits, and its reasons hold this text.
+async fn until_it_waits(cluster: &Cluster, node: usize, reason: &str) {
+    eventually(&format!("waiting for {reason}"), PATIENCE, async || {
+        let status = cluster.status_of(node).await?;
+        assert!(!status.serving, "it cannot serve alone");
+        let told = status.waiting_for.iter().any(|told| told.contains(reason));
+        if told { Ok(()) } else { Err(format!("{:?}", status.waiting_for)) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stranger_is_not_let_into_a_cluster() {
+    let mut cluster = Cluster::prepare(2, 4);
+    // The first node was told of nobody, so it is a cluster of its own.
+    cluster.launch_alone(0);
+    cluster.until_serving().await;
+    cluster.launch(1);
+    until_it_waits(&cluster, 1, "n2 is not a member").await;
+    let refused = cluster.log_of(1);
+    assert!(refused.contains("not a member"), "{refused}");
+    cluster.finish();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_directory_of_another_cluster_neither_joins_nor_harms() {
+    let mut cluster = Cluster::start(4).await;
+    let load = Load::start(&cluster, 2, 2).await;
+    load.until_more(None, 20).await;
+    cluster.kill(0);
+    let (own, kept) = (cluster.nodes[0].data_dir.clone(), cluster.path("kept"));
+    fs::rename(&own, &kept).expect("directories of ours");
+    // Under the same name and address, a cluster of its own.
+    cluster.launch_alone(0);
+    eventually("lone cluster", PATIENCE, async || {
+        let status = cluster.status_of(0).await?;
+        if status.serving { Ok(()) } else { Err(format!("{:?}", status.waiting_for)) }
+    })
+    .await;
+    eventually("log line about another cluster", PATIENCE, async || {
+        let said = |node| cluster.log_of(node).lines().any(|line| line.contains("cluster") && line.contains("n1"));
+        if said(1) || said(2) { Ok(()) } else { Err("the others say nothing".to_owned()) }
+    })
+    .await;
+    let seen = cluster.status_of(1).await.expect("it runs");
+    let stranger = seen.nodes.iter().find(|node| node.id == "n1").expect("a member");
+    assert_eq!(stranger.state, "unreachable", "what answers there is not the member: {stranger:?}");
+
+    cluster.kill(0);
+    fs::remove_dir_all(&own).expect("a directory of ours");
+    fs::rename(&kept, &own).expect("directories of ours");
+    cluster.launch(0);
+    let ledgers = load.stop().await;
+    cluster.check_all(&ledgers).await;
+    cluster.finish();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_that_were_told_different_things_wait_and_say_what_differs() {
+    let mut cluster = Cluster::prepare(2, 4);
+    cluster.launch(0);
+    let line = cluster.command_line(1);
+    let line = line.iter().map(|arg| if arg == "--partitions=4" { "--partitions=8" } else { arg.as_str() });
+    cluster.launch_with(1, &line.collect::<Vec<_>>());
+    until_it_waits(&cluster, 0, "8 partitions").await;
+    until_it_waits(&cluster, 1, "4 partitions").await;
+    cluster.kill(1);
+    cluster.launch(1);
+    cluster.until_serving().await;
+    cluster.finish();
+}
+
