@@ -336,9 +336,11 @@ impl KotobaCluster {
     /// The cluster as this node sees it.
     pub async fn get_status(&self) -> ClusterStatus {
         let config = &self.shared.config;
-        let mut status = ClusterStatus::default();
-        status.replication = self.shared.health();
-        status.membership = self.shared.members().stats(config.replication_factor, config.partition_count);
+        let mut status = ClusterStatus {
+            replication: self.shared.health(),
+            membership: self.shared.members().stats(config.replication_factor, config.partition_count),
+            ..ClusterStatus::default()
+        };
         let Ok(services) = self.shared.services() else { return status };
         if let Ok(serving) = services.serving() {
             describe(serving, &mut status);

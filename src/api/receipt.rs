@@ -32,6 +32,7 @@ impl fmt::Display for Receipt {
 }
 
 impl Receipt {
+    #[expect(clippy::needless_pass_by_value, reason = "an answer is read once")]
     pub(super) fn of(response: ClientResponse) -> Result<Self, ClusterError> {
         if !response.success {
             return Err(ClusterError::from_wire(&response.error_code, &response.error_message));

@@ -85,7 +85,8 @@ struct Figures {
 
 impl Figures {
     fn new() -> Result<Self, ClusterError> {
-        let latencies = Histogram::new(3)
+        // A fixed range: a longer wait counts as its upper end.
+        let latencies = Histogram::new_with_max(LATENCY_MICROS_MAX, 3)
             .map_err(|error| ClusterError::new(ErrorCode::Internal, format!("no histogram: {error}")))?;
         Ok(Self { latencies, errors: 0, elapsed: Duration::ZERO })
     }
@@ -98,7 +99,7 @@ impl Figures {
     }
 
     fn add(&mut self, other: &Self) {
-        // The same precision everywhere and no fixed range: this cannot fail.
+        // The same precision and range everywhere: this cannot fail.
         let added = self.latencies.add(&other.latencies);
         debug_assert!(added.is_ok());
         self.errors += other.errors;
@@ -112,6 +113,9 @@ impl Figures {
         self.latencies.value_at_percentile(percentile) as f64 / 1000.0
     }
 }
+
+/// The longest latency told apart, in microseconds: ten minutes.
+const LATENCY_MICROS_MAX: u64 = 600_000_000;
 
 /// Makes nodes that no other run and no other client makes.
 #[derive(Clone, Debug)]

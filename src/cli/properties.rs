@@ -37,6 +37,7 @@ pub(super) fn parse(arguments: &[String]) -> Result<Properties, ClusterError> {
     Ok(properties)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn in_argument(argument: &str, error: ClusterError) -> ClusterError {
     ClusterError::new(error.code(), format!("{}, in {argument:?}", error.what()))
 }

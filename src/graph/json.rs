@@ -4,6 +4,11 @@
 //! Float. Where a text could be read in two ways, it is refused: integers outside 64 bits, other keys
 //! beside `/`.
 
+#![allow(
+    clippy::disallowed_types,
+    reason = "the specification gives properties as a HashMap; they are sorted at once"
+)]
+
 use std::collections::{BTreeMap, HashMap};
 
 use data_encoding::BASE64_NOPAD;

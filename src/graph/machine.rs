@@ -295,7 +295,9 @@ impl<S: ReadView> Applying<'_, S> {
         let head = match self.overlay.get(Head::key(self.group, identity))? {
             Some(head) => Head::decode(&head)?,
             // An entity with its first version only has no head row: most entities never need one.
-            None => Head { kind: first.kind, deleted: false, generation: Generation::FIRST, version: identity },
+            None => {
+                Head { kind: first.kind, deleted: false, generation: Generation::FIRST, version: identity }
+            }
         };
         Ok(Some(Loaded { identity, head, first: Some(first) }))
     }

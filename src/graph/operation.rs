@@ -4,6 +4,11 @@
 //! into a [`GraphOperation`], which is sorted, checked against every limit and complete: applying it needs
 //! nothing but the partition's state.
 
+#![allow(
+    clippy::disallowed_types,
+    reason = "the specification gives properties as a HashMap; they are sorted at once"
+)]
+
 use std::collections::{BTreeSet, HashMap};
 
 use bytes::Bytes;

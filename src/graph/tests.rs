@@ -1,5 +1,10 @@
 //! Tests that need more than one part of the graph.
 
+#![allow(
+    clippy::disallowed_types,
+    reason = "the specification gives properties as a HashMap; they are sorted at once"
+)]
+
 mod blocks;
 mod commands;
 mod machine;

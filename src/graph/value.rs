@@ -1,5 +1,10 @@
 //! Property values: the IPLD data model with 64-bit integers.
 
+#![allow(
+    clippy::disallowed_types,
+    reason = "the specification gives properties as a HashMap; they are sorted at once"
+)]
+
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,

@@ -12,8 +12,8 @@ use std::{
 };
 
 use super::{
-    handle::{Applied, AppliedOutcome, RequestError, Responder, Shared},
     NodeLogReader,
+    handle::{Applied, AppliedOutcome, RequestError, Responder, Shared},
     machine::Machine,
     views::KeptViews,
 };
@@ -35,7 +35,7 @@ pub(crate) enum Job<V> {
     /// Put a received snapshot in the place of a group's state.
     Install { group: GroupId, token: WriteToken, meta: SnapshotMeta, file: PathBuf },
     /// Hand a view of the state to the snapshot builder.
-    View { group: GroupId, to: ViewReceiver<V> },
+    View(ViewReceiver<V>),
     /// Make everything applied so far durable.
     Persist,
     /// Make everything durable and end.
@@ -105,8 +105,11 @@ impl<S: GraphStore> Applier<S> {
         match job {
             Job::Apply { group, entries, waiters } => self.apply(group, entries, waiters),
             Job::Install { group, token, meta, file } => self.install(group, token, &meta, &file),
-            Job::View { to, .. } => (to.0)(self.store.view()),
-            Job::Persist => self.persist(),
+            Job::View(to) => (to.0)(self.store.view()),
+            Job::Persist => {
+                self.views.expire();
+                self.persist();
+            }
             Job::Stop => {
                 self.persist();
                 return false;
@@ -156,7 +159,13 @@ impl<S: GraphStore> Applier<S> {
         }
     }
 
-    fn finish(&mut self, group: GroupId, last: Index, waiters: &mut VecDeque<(Index, Responder)>, batch: Batch) {
+    fn finish(
+        &mut self,
+        group: GroupId,
+        last: Index,
+        waiters: &mut VecDeque<(Index, Responder)>,
+        batch: Batch,
+    ) {
         self.applied.insert(group, last);
         if let Some((index, _)) = batch.verify {
             self.views.keep(group, index, self.store.view());

@@ -21,8 +21,8 @@ use crate::{
     api::ClusterEvent,
     graph::Outcome,
     placement::{MetaOutcome, MetaState},
-    storage::wal::WalMetrics,
     raft::{Body, GroupId, Index, Message, PeerId, Refusal, RoleKind, Term},
+    storage::wal::WalMetrics,
 };
 
 /// Commands that wait for the driver, at most.
@@ -92,7 +92,7 @@ pub(crate) enum AppliedOutcome {
 #[derive(Clone, Debug)]
 pub(crate) enum RequestError {
     /// The core refused.
-    Refused { reason: Refusal, leader: Option<PeerId> },
+    Refused(Refusal),
     /// Appended here, then leadership was lost before the commit: the outcome is unknown. The
     /// same session id may be proposed again, to the new leader.
     OutcomeUnknown,

@@ -33,7 +33,11 @@ pub(crate) fn stored_meta(view: &impl ReadView) -> Result<Option<MetaState>, Sto
 ///
 /// # Errors
 /// Where the store fails.
-pub(crate) fn create_meta<S: GraphStore>(store: &S, state: &MetaState, position: Position) -> Result<(), StoreError> {
+pub(crate) fn create_meta<S: GraphStore>(
+    store: &S,
+    state: &MetaState,
+    position: Position,
+) -> Result<(), StoreError> {
     commit_meta(store, state, position).map(|_| ())
 }
 

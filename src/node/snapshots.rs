@@ -15,12 +15,17 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::{NodeLogReader, driver::{Event, wire_entries}, peers::Peers, wire};
+use super::{
+    NodeLogReader,
+    driver::{Event, wire_entries},
+    peers::Peers,
+    wire,
+};
 use crate::{
     graph::snapshot::{self, ImportError},
     raft::{
-        Body, BuiltSnapshot, GroupId, Index, Message, PeerId, Position, ReplicaId, SnapshotDescriptor, SnapshotId,
-        SnapshotMeta,
+        Body, BuiltSnapshot, GroupId, Index, Message, PeerId, Position, ReplicaId, SnapshotDescriptor,
+        SnapshotId, SnapshotMeta,
     },
     storage::{
         graph_store::{GraphStore, ReadView, StoreError},

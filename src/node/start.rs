@@ -46,14 +46,14 @@ use crate::{
     multiraft::Node,
     placement::{MetaState, NodeId},
     raft::{
-        BootEpoch, GroupId, HardState, Index, Position, Replica, ReplicaId, Restored, Settings, SnapshotMeta, Term,
-        Timing,
+        BootEpoch, GroupId, HardState, Index, Position, Replica, ReplicaId, Restored, Settings, SnapshotMeta,
+        Term, Timing,
     },
     storage::{
         graph_store::{GraphStore, StoreError},
         wal::{
-            DataDirLock, GroupWrite, LogId, LogIndex, LogReader, OsDisk, Recovery, WalHandle, WalHooks, WalOptions,
-            WalWriter,
+            DataDirLock, GroupWrite, LogId, LogIndex, LogReader, OsDisk, Recovery, WalHandle, WalHooks,
+            WalOptions, WalWriter,
         },
     },
 };
@@ -110,7 +110,9 @@ impl RunningNode {
     /// # Errors
     /// Why it failed.
     pub(crate) async fn ended(self) -> Result<(), ClusterError> {
-        self.ended.await.unwrap_or_else(|error| Err(ClusterError::new(ErrorCode::Internal, error.to_string())))
+        self.ended
+            .await
+            .unwrap_or_else(|error| Err(ClusterError::new(ErrorCode::Internal, error.to_string())))
     }
 
     /// Whether the node has ended.
@@ -170,7 +172,10 @@ pub(crate) async fn start<S: GraphStore>(
     let ended = tokio::spawn(async move {
         let _lock = lock;
         let shutdown = told(stopping.clone());
-        let serving = tokio::spawn(async move { listener.serve(routes.routes(), tls.as_ref(), &network, shutdown).await });
+        let serving =
+            tokio::spawn(
+                async move { listener.serve(routes.routes(), tls.as_ref(), &network, shutdown).await },
+            );
         let result = bringing_up.run(open_store, stopping, serving).await;
         if let Err(error) = &result {
             tracing::error!("{error}");
@@ -331,9 +336,13 @@ impl<S: GraphStore> Loaded<S> {
         let views = Arc::new(KeptViews::default());
         let applier = start_applier(&store, reader.clone(), &views, &shared, &event_sender)?;
         let snapshots_dir = node.config.data_dir.join("snapshots");
-        let mut worker = SnapshotWorker::open(snapshots_dir.clone(), reader, peers.clone(), event_sender.clone())
-            .map_err(|error| unwritable(&snapshots_dir, &error))?;
+        let runtime = tokio::runtime::Handle::current();
+        let mut worker =
+            SnapshotWorker::open(snapshots_dir.clone(), reader, peers.clone(), event_sender.clone())
+                .map_err(|error| unwritable(&snapshots_dir, &error))?;
         let snapshots = Worker::start("snapshots", move |job| {
+            // Streams to peers are opened on the runtime.
+            let _entered = runtime.enter();
             worker.run(job);
             true
         })
@@ -443,6 +452,7 @@ fn unwritable(path: &Path, error: &std::io::Error) -> ClusterError {
     ClusterError::new(ErrorCode::DataDirUnwritable, format!("cannot write {}: {error}", path.display()))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn no_thread(error: std::io::Error) -> ClusterError {
     ClusterError::new(ErrorCode::Internal, format!("cannot start a thread: {error}"))
 }
@@ -481,7 +491,8 @@ fn recover_groups<S: GraphStore>(
             return Err(ClusterError::new(ErrorCode::DataDirDamaged, what));
         };
         let applied = graph::applied(store, group)?;
-        let (index, digest) = applied.map_or((Index::ZERO, 0), |applied| (applied.position.index, applied.digest));
+        let (index, digest) =
+            applied.map_or((Index::ZERO, 0), |applied| (applied.position.index, applied.digest));
         let fault = recovered.damage.as_ref().map(|damage| format!("{group}: {damage}"));
         if let Some(fault) = &fault {
             tracing::error!("{fault}; the replica neither votes nor leads");
@@ -521,7 +532,8 @@ fn start_applier<S: GraphStore>(
         // A driver that is gone needs no reports.
         let _ = events.send(Event::Apply(event));
     };
-    let mut applier = Applier::new(store.clone(), reader, Arc::clone(views), Arc::clone(shared), Box::new(report));
+    let mut applier =
+        Applier::new(store.clone(), reader, Arc::clone(views), Arc::clone(shared), Box::new(report));
     Worker::start("applier", move |job| applier.run(job)).map_err(no_thread)
 }
 
@@ -546,7 +558,9 @@ pub(crate) struct ReplicaSettings {
 impl ReplicaSettings {
     fn new(tuning: &RaftTuning, boot: BootEpoch) -> Result<Self, ClusterError> {
         let mut seed = [0; 8];
-        getrandom::fill(&mut seed).map_err(|error| ClusterError::new(ErrorCode::Internal, error.to_string()))?;
+        #[expect(clippy::disallowed_methods, reason = "the seed of this node's draws")]
+        getrandom::fill(&mut seed)
+            .map_err(|error| ClusterError::new(ErrorCode::Internal, error.to_string()))?;
         let timing = Timing {
             heartbeat: tuning.heartbeat_interval,
             election: tuning.election_timeout,

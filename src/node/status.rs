@@ -1,12 +1,11 @@
 //! What a node reports about its groups.
 
-use crate::raft::{GroupId, Index, PeerId, ReplicaId, RoleKind, Term};
+use crate::raft::{GroupId, Index, PeerId, RoleKind, Term};
 
 /// What one group of this node is doing.
 #[derive(Clone, Debug)]
 pub(crate) struct GroupStatus {
     pub(crate) group: GroupId,
-    pub(crate) replica: ReplicaId,
     pub(crate) role: RoleKind,
     /// Not a voter (yet): the log is being sent to it.
     pub(crate) learner: bool,
@@ -26,7 +25,6 @@ impl GroupStatus {
     pub(crate) fn stopped(group: GroupId, applied: Index, digest: String, fault: String) -> Self {
         Self {
             group,
-            replica: ReplicaId(0),
             role: RoleKind::Faulted,
             learner: false,
             term: Term(0),

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::service::verify::{VerifyView, VerifyViews};
+use super::service::verify::{HashedRow, VerifyView, VerifyViews};
 use crate::{
     error::{ClusterError, ErrorCode},
     graph::digest,
@@ -76,13 +76,14 @@ impl<V: ReadView + Send + Sync + 'static> VerifyView for View<V> {
         Ok((format!("{digest:032x}"), rows))
     }
 
-    fn rows(&self, after_key: &[u8], limit: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, ClusterError> {
+    fn rows(&self, after_key: &[u8], limit: usize) -> Result<Vec<HashedRow>, ClusterError> {
         let after = (!after_key.is_empty()).then_some(after_key);
         let rows = digest::state_rows(&self.view, self.group, after, limit).map_err(failed)?;
         Ok(rows.into_iter().map(|row| (row.key, row.value_hash.to_vec())).collect())
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn failed(error: StoreError) -> ClusterError {
     ClusterError::new(ErrorCode::Internal, error.to_string())
 }

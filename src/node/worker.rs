@@ -18,7 +18,6 @@ impl<J: Send + 'static> Worker<J> {
     ///
     /// # Errors
     /// Where the operating system has no thread left.
-    #[expect(clippy::disallowed_methods, reason = "the one place where the shell starts its threads")]
     pub(crate) fn start(name: &str, work: impl FnMut(J) -> bool + Send + 'static) -> std::io::Result<Self> {
         let (jobs, arriving) = channel();
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || run(&arriving, work))?;

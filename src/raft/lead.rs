@@ -364,7 +364,7 @@ impl Replica {
         let Some(progress) = leader.progress_mut(to) else { return };
         match &mut progress.stage {
             Stage::Replicate { .. } if index > progress.matched => {
-                progress.probe_from(progress.matched.next())
+                progress.probe_from(progress.matched.next());
             }
             Stage::Replicate { .. } | Stage::Probe { .. } => {}
             // The snapshot is gone: ask for another.

@@ -110,7 +110,8 @@ async fn bad_values_and_operations_are_refused_with_their_code() {
     let knows = asker.done(edge(&alice, &bob, "knows")).await.result_cid;
     asker.refused(edge(&alice, &bob, ""), "KDB-0004").await;
     asker.refused(edge(&alice, &bob, &"x".repeat(2000)), "KDB-0005").await;
-    asker.refused(update(&knows), "KDB-0010").await;
+    // An edge lives with its source: where a node of this CID would be, there is nothing.
+    asker.refused(update(&knows), "KDB-0009").await;
     asker.done(Kind::DeleteNode(v1::DeleteNode { cid: bob.clone() })).await;
     asker.refused(update(&bob), "KDB-0008").await;
     asker.refused(edge(&alice, &bob, "knows"), "KDB-0007").await;

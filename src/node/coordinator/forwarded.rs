@@ -57,7 +57,7 @@ impl ForwardedWrites {
     fn propose(&self, partition: PartitionId, entry: bytes::Bytes, responder: Responder) {
         let known = partition.0 < self.routing.meta().map.partition_count;
         if !known || entry.len() > OPERATION_BYTES_MAX + ENVELOPE_BYTES_MAX {
-            responder.answer(Err(RequestError::Refused { reason: Refusal::Malformed, leader: None }));
+            responder.answer(Err(RequestError::Refused(Refusal::Malformed)));
             return;
         }
         let proposal = Command::Propose { group: partition.group(), entry, responder };
@@ -65,7 +65,7 @@ impl ForwardedWrites {
             Ok(()) => {}
             Err(mpsc::error::TrySendError::Full(Command::Propose { responder, .. })) => {
                 let reason = Refusal::Busy(crate::raft::BusyReason::UncommittedBytes);
-                responder.answer(Err(RequestError::Refused { reason, leader: None }));
+                responder.answer(Err(RequestError::Refused(reason)));
             }
             Err(error) => {
                 if let Command::Propose { responder, .. } = error.into_inner() {
@@ -106,9 +106,9 @@ fn response(partition: PartitionId, result: ProposalResult, routing: &Routing) -
     match result {
         Ok(applied) => outcome::answer(&session, partition, &applied),
         Err(error) => {
-            let not_leader = matches!(&error, RequestError::Refused { reason: Refusal::NotLeader(_), .. });
+            let not_leader = matches!(&error, RequestError::Refused(Refusal::NotLeader(_)));
             let error = match error {
-                RequestError::Refused { reason: Refusal::NotLeader(_), .. } => ClusterError::new(
+                RequestError::Refused(Refusal::NotLeader(_)) => ClusterError::new(
                     ErrorCode::NoLeader,
                     format!("the node asked does not lead partition {}", partition.0),
                 ),

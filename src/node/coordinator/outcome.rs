@@ -96,23 +96,23 @@ fn of_forward_error(partition: PartitionId, error: &ForwardError) -> Attempt {
 pub(crate) fn of_request(error: RequestError, partition: PartitionId) -> ClusterError {
     let place = format!("partition {}", partition.0);
     let (code, what) = match error {
-        RequestError::Refused { reason: Refusal::NotLeader(_), .. } => {
+        RequestError::Refused(Refusal::NotLeader(_)) => {
             (ErrorCode::NoLeader, format!("this node does not lead {place}"))
         }
-        RequestError::Refused { reason: Refusal::Busy(bound), .. } => {
+        RequestError::Refused(Refusal::Busy(bound)) => {
             (ErrorCode::Busy, format!("{place} has too much work under way ({bound:?})"))
         }
-        RequestError::Refused { reason: Refusal::LeadershipLost, .. } | RequestError::OutcomeUnknown => (
+        RequestError::Refused(Refusal::LeadershipLost) | RequestError::OutcomeUnknown => (
             ErrorCode::UnknownOutcome,
             format!("leadership of {place} was lost before the request was decided"),
         ),
-        RequestError::Refused { reason: Refusal::Malformed, .. } => {
+        RequestError::Refused(Refusal::Malformed) => {
             (ErrorCode::TooLarge, format!("the operation is too large for the log of {place}"))
         }
-        RequestError::Refused { reason: Refusal::Reconfiguration(reason), .. } => {
+        RequestError::Refused(Refusal::Reconfiguration(reason)) => {
             (ErrorCode::Unavailable, format!("the members of {place} cannot be changed now ({reason:?})"))
         }
-        RequestError::Refused { reason: Refusal::Faulted, .. } => {
+        RequestError::Refused(Refusal::Faulted) => {
             (ErrorCode::Unavailable, format!("this node's replica of {place} is faulted"))
         }
         RequestError::NotHere => (ErrorCode::Unavailable, format!("this node has no replica of {place}")),
@@ -144,7 +144,7 @@ fn of_graph(error: &GraphError, partition: PartitionId) -> ClusterError {
 /// Whether the request may still take effect.
 fn is_uncertain(error: &RequestError) -> bool {
     match error {
-        RequestError::OutcomeUnknown | RequestError::Refused { reason: Refusal::LeadershipLost, .. } => true,
+        RequestError::OutcomeUnknown | RequestError::Refused(Refusal::LeadershipLost) => true,
         RequestError::Refused { .. } | RequestError::NotHere | RequestError::Faulted(_) => false,
         // The entry may be in the log already.
         RequestError::Stopping => true,

@@ -46,10 +46,16 @@ const NO_LEADER_PAUSE: Duration = Duration::from_millis(20);
 /// The longest pause between two attempts.
 const PAUSE_MAX: Duration = Duration::from_millis(160);
 
+/// Generations of edge targets by the writes that asked, or those writes and why there are none.
+type TargetAnswer = Result<Vec<(u64, u64)>, (Vec<u64>, ClusterError)>;
+
+/// A channel that belongs to this pipeline alone.
+type Channel<T> = (mpsc::UnboundedSender<T>, mpsc::UnboundedReceiver<T>);
+
 /// Something a write had to know first.
 pub(super) enum Event {
     /// Generations of edge targets in one partition; 0 for a node that is not alive.
-    Targets(PartitionId, Result<Vec<(u64, u64)>, (Vec<u64>, ClusterError)>),
+    Targets(PartitionId, TargetAnswer),
     /// The partition of an entity; `None` where no partition has it.
     Located(u64, Result<Option<PartitionId>, ClusterError>),
 }
@@ -62,9 +68,9 @@ pub(crate) struct Pipeline {
     answers: VecDeque<ClientResponse>,
     retries: BTreeSet<(Instant, u64)>,
     targets: TargetChecks,
-    applied: (mpsc::UnboundedSender<(u64, ProposalResult)>, mpsc::UnboundedReceiver<(u64, ProposalResult)>),
-    forwarded: (mpsc::UnboundedSender<(u64, ForwardResult)>, mpsc::UnboundedReceiver<(u64, ForwardResult)>),
-    events: (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>),
+    applied: Channel<(u64, ProposalResult)>,
+    forwarded: Channel<(u64, ForwardResult)>,
+    events: Channel<Event>,
     leaders: watch::Receiver<u64>,
     tick: Interval,
 }
@@ -176,7 +182,7 @@ impl Pipeline {
                 Ok(()) = self.leaders.changed() => self.on_leaders_changed(),
                 _ = self.tick.tick() => {
                     self.expire();
-                    self.retry(Due::Now);
+                    self.retry(&Due::Now);
                 }
             }
             self.drain();
@@ -306,7 +312,7 @@ impl Pipeline {
         self.settle(token, attempt);
     }
 
-    fn on_targets(&mut self, answer: Result<Vec<(u64, u64)>, (Vec<u64>, ClusterError)>) {
+    fn on_targets(&mut self, answer: TargetAnswer) {
         match answer {
             Ok(generations) => {
                 for (token, generation) in generations {
@@ -374,7 +380,7 @@ impl Pipeline {
         self.retries.insert((Instant::now() + pause, token));
     }
 
-    fn retry(&mut self, due: Due) {
+    fn retry(&mut self, due: &Due) {
         let later = match due {
             Due::Now => self.retries.split_off(&(Instant::now() + Duration::from_nanos(1), 0)),
             Due::All => BTreeSet::new(),
@@ -389,7 +395,7 @@ impl Pipeline {
     /// longer leads is sent to the one that does. (A node that is cut off or paused may keep a
     /// write without an answer; the session makes proposing it twice safe.)
     fn on_leaders_changed(&mut self) {
-        self.retry(Due::All);
+        self.retry(&Due::All);
         let moved: Vec<u64> =
             self.writes.iter().filter_map(|(&token, write)| self.has_moved(token, write)).collect();
         for token in moved {

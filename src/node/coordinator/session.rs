@@ -66,6 +66,7 @@ impl OwnSession {
             return Ok(client_id);
         }
         let mut bytes = [0; 16];
+        #[expect(clippy::disallowed_methods, reason = "a name that no other process has")]
         getrandom::fill(&mut bytes).map_err(|error| {
             ClusterError::new(ErrorCode::Internal, format!("the system gives no random bytes: {error}"))
         })?;

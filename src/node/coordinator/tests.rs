@@ -137,7 +137,7 @@ fn applied() -> ProposalResult {
 }
 
 fn refused(reason: Refusal) -> ProposalResult {
-    Err(RequestError::Refused { reason, leader: None })
+    Err(RequestError::Refused(reason))
 }
 
 fn request(id: u64, kind: operation::Kind) -> ClientRequest {
@@ -171,12 +171,13 @@ fn code(response: &ClientResponse) -> Option<ErrorCode> {
 
 #[tokio::test]
 async fn an_attempt_that_fails_is_made_again_with_the_same_bytes() {
-    let (coordinator, proposals) = coordinator(Duration::from_secs(20), Arc::default(), |before| match before {
-        0 => refused(Refusal::Busy(BusyReason::UncommittedBytes)),
-        1 => Err(RequestError::OutcomeUnknown),
-        2 => refused(Refusal::NotLeader(None)),
-        _ => applied(),
-    });
+    let (coordinator, proposals) =
+        coordinator(Duration::from_secs(20), Arc::default(), |before| match before {
+            0 => refused(Refusal::Busy(BusyReason::UncommittedBytes)),
+            1 => Err(RequestError::OutcomeUnknown),
+            2 => refused(Refusal::NotLeader(None)),
+            _ => applied(),
+        });
     let response = coordinator.execute(create(5)).await;
     assert!(response.success, "{response:?}");
     assert_eq!((response.request_id, response.log_index), (5, 7));
@@ -252,7 +253,10 @@ async fn requests_that_cannot_be_carried_out_are_refused_before_they_are_propose
         (create(0), ErrorCode::MalformedValue),
         (ClientRequest { operation: None, ..create(1) }, ErrorCode::MalformedValue),
         (ClientRequest { partition: Some(PARTITIONS), ..create(1) }, ErrorCode::NotFound),
-        (request(1, operation::Kind::DeleteNode(v1::DeleteNode { cid: "nonsense".into() })), ErrorCode::MalformedCid),
+        (
+            request(1, operation::Kind::DeleteNode(v1::DeleteNode { cid: "nonsense".into() })),
+            ErrorCode::MalformedCid,
+        ),
     ];
     for (request, expected) in cases {
         let response = coordinator.execute(request.clone()).await;
@@ -264,7 +268,8 @@ async fn requests_that_cannot_be_carried_out_are_refused_before_they_are_propose
 #[tokio::test]
 async fn an_edge_is_not_found_only_after_every_partition_said_so() {
     let (coordinator, proposals) = coordinator(Duration::from_secs(20), Arc::default(), |_| applied());
-    let delete = request(1, operation::Kind::DeleteEdge(v1::DeleteEdge { cid: Cid::of(b"edge").to_string() }));
+    let delete =
+        request(1, operation::Kind::DeleteEdge(v1::DeleteEdge { cid: Cid::of(b"edge").to_string() }));
     let response = coordinator.execute(delete).await;
     assert_eq!(code(&response), Some(ErrorCode::NotFound));
     assert_eq!(proposals.lock().expect("no holder of this lock panics").len(), 0);

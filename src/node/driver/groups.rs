@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     node::handle::{GroupHint, RequestError, Responder},
-    raft::{Index, Position, Refusal, Term},
+    raft::{Index, Position, Term},
 };
 
 /// What the driver keeps of one group.
@@ -83,7 +83,11 @@ impl GroupState {
     }
 
     /// Answers once the state includes `index`.
-    pub(super) fn await_applied(&mut self, index: Index, reply: oneshot::Sender<Result<Index, RequestError>>) {
+    pub(super) fn await_applied(
+        &mut self,
+        index: Index,
+        reply: oneshot::Sender<Result<Index, RequestError>>,
+    ) {
         if self.applied >= index {
             let _ = reply.send(Ok(self.applied));
         } else {
@@ -114,9 +118,4 @@ impl GroupState {
             let _ = reply.send(Err(RequestError::Faulted(fault.to_owned())));
         }
     }
-}
-
-/// The error for a request the core refused.
-pub(super) fn refused(reason: Refusal, leader: Option<crate::raft::PeerId>) -> RequestError {
-    RequestError::Refused { reason, leader }
 }

@@ -78,11 +78,11 @@ impl<V: Send + 'static> Driver<V> {
     }
 
     /// The meta group's state changed: adopt its routes and any replicas that are new here.
-    pub(super) fn adopt_meta(&mut self, meta: Arc<MetaState>) {
-        self.meta = Arc::clone(&meta);
-        self.peers.set_members_of(&meta);
+    pub(super) fn adopt_meta(&mut self, meta: &Arc<MetaState>) {
+        self.meta = Arc::clone(meta);
+        self.peers.set_members_of(meta);
         for descriptor in &meta.map.groups {
-            self.node.set_routes(descriptor.group, routes_of(&meta, descriptor.group));
+            self.node.set_routes(descriptor.group, routes_of(meta, descriptor.group));
         }
         let mine: BTreeMap<_, _> = meta.map.replicas_of(self.shared.peer).collect();
         for (group, id) in mine {
@@ -92,7 +92,7 @@ impl<V: Send + 'static> Driver<V> {
             let settings = self.settings.replica.settings(group, id);
             match Replica::recover(settings, crate::raft::Restored::default(), self.clock.now()) {
                 Ok(replica) => {
-                    self.node.add_group(group, replica, routes_of(&meta, group));
+                    self.node.add_group(group, replica, routes_of(meta, group));
                     let state = GroupState::new(Index::ZERO, 0, None);
                     let hint = Arc::clone(&state.hint);
                     self.groups.insert(group, state);
@@ -106,17 +106,17 @@ impl<V: Send + 'static> Driver<V> {
     pub(super) fn status(&self) -> Vec<GroupStatus> {
         self.groups
             .iter()
-            .filter_map(|(&group, state)| {
+            .map(|(&group, state)| {
                 let fault = state.fault.clone();
                 let digest = format!("{:032x}", state.digest);
                 let Some(replica) = self.node.replica(group) else {
-                    return Some(GroupStatus::stopped(group, state.applied, digest, fault?));
+                    let fault = fault.unwrap_or_else(|| "the replica is not running".to_owned());
+                    return GroupStatus::stopped(group, state.applied, digest, fault);
                 };
                 let status = replica.status();
                 let leader = status.role.leader.and_then(|leader| self.node.peer_of(group, leader));
-                Some(GroupStatus {
+                GroupStatus {
                     group,
-                    replica: status.id,
                     role: status.role.role,
                     learner: !status.configuration.is_voter(status.id),
                     term: status.role.term,
@@ -126,7 +126,7 @@ impl<V: Send + 'static> Driver<V> {
                     applied: state.applied,
                     digest,
                     fault,
-                })
+                }
             })
             .collect()
     }

@@ -24,9 +24,9 @@ use std::{
 use tokio::sync::mpsc;
 
 pub(crate) use clock::Clock;
+use groups::GroupState;
 pub(crate) use housekeeping::routes_of;
 pub(crate) use outputs::wire_entries;
-use groups::GroupState;
 use payloads::Payloads;
 use requests::Proposals;
 use unary::Unary;
@@ -42,7 +42,7 @@ use crate::{
     limits::STREAM_IN_FLIGHT_MAX,
     multiraft::{Node, NodeInput},
     placement::MetaState,
-    raft::{GroupId, Index, Input, PeerId, ReadId, SnapshotMeta, WriteToken},
+    raft::{GroupId, Index, Input, ReadId, SnapshotMeta, WriteToken},
     storage::wal::{GroupWrite, LogIndex, WalEvent, WalHandle},
 };
 
@@ -261,8 +261,11 @@ impl<V: Send + 'static> Driver<V> {
 
     fn quarantine(&mut self) {
         let Some(group) = self.node.quarantine_stepping() else { return };
-        let fault = format!("{group}: an invariant of the consensus core does not hold; the group is quarantined");
-        tracing::error!("{fault}; next: see the panic message above, keep the data directory, restart the node");
+        let fault =
+            format!("{group}: an invariant of the consensus core does not hold; the group is quarantined");
+        tracing::error!(
+            "{fault}; next: see the panic message above, keep the data directory, restart the node"
+        );
         if let Some(state) = self.groups.get_mut(&group) {
             state.fail(&fault);
         }
@@ -270,14 +273,22 @@ impl<V: Send + 'static> Driver<V> {
 
     fn on_event(&mut self, event: Event) {
         match event {
-            Event::Wal(WalEvent::Completed(completion)) => self.on_written(&completion.tags, &completion.result),
+            Event::Wal(WalEvent::Completed(completion)) => {
+                self.on_written(&completion.tags, &completion.result)
+            }
             Event::Wal(WalEvent::Full(full)) => {
-                tracing::warn!(full, "the log's disk {}", if full { "has no room" } else { "has room again" });
+                tracing::warn!(
+                    full,
+                    "the log's disk {}",
+                    if full { "has no room" } else { "has room again" }
+                );
                 self.step(NodeInput::DiskFull(full));
             }
             Event::Apply(event) => self.on_applied(event),
             Event::Snapshot(event) => self.on_snapshot_event(event),
-            Event::GatherFailed { group, to, index } => self.step_group(group, Input::GatherFailed { to, index }),
+            Event::GatherFailed { group, to, index } => {
+                self.step_group(group, Input::GatherFailed { to, index })
+            }
         }
     }
 
@@ -301,12 +312,6 @@ impl<V: Send + 'static> Driver<V> {
             }
             Command::Stop(reply) => self.stopping = Some(reply),
         }
-    }
-
-    /// The peer that leads a group, as far as this node knows.
-    fn leader_of(&self, group: GroupId) -> Option<PeerId> {
-        let leader = self.node.replica(group)?.status().role.leader?;
-        self.node.peer_of(group, leader)
     }
 
     /// Answers who waits, makes everything durable and ends the threads.

@@ -6,15 +6,15 @@ use super::{Driver, Event, Submitted, payloads::Payload};
 use crate::{
     api::ClusterEvent,
     multiraft::{GroupMessage, NodeOutput},
-    placement::PartitionId,
     node::{
         applier::{ApplyEvent, Committed, Job, ViewReceiver},
         snapshots::{SnapshotEvent, SnapshotJob, received_name},
         wire::{self, WireEntry},
     },
+    placement::PartitionId,
     raft::{
-        AppendPlan, Body, EntrySource, GroupId, Index, Input, Output, PeerId, RoleKind, RoleReport, SnapshotMeta,
-        WriteFault, WritePlan,
+        AppendPlan, Body, EntrySource, GroupId, Index, Input, Output, PeerId, RoleKind, RoleReport,
+        SnapshotMeta, WriteFault, WritePlan,
     },
     storage::wal::{Entry, EntryKind, GatherError, GroupWrite, WalRequest, WriteError, WriteReceipt},
 };
@@ -44,7 +44,7 @@ impl<V: Send + 'static> Driver<V> {
             Output::Send(_) => unreachable!("multiraft routes messages to peers"),
             Output::Commit(index) => self.dispatch(group, index),
             Output::Proposed { payload, first, last } => self.on_proposed(group, payload, first, last),
-            Output::ProposalRefused { payload, reason } => self.on_proposal_refused(group, payload, reason),
+            Output::ProposalRefused { payload, reason } => self.on_proposal_refused(payload, reason),
             Output::ReadReady { read, index } => self.on_read_ready(read, index),
             Output::ReadRefused { read, reason } => self.on_read_refused(read, reason),
             Output::RoleChanged(report) => self.on_role(group, report),
@@ -79,7 +79,8 @@ impl<V: Send + 'static> Driver<V> {
 
     fn entries_of(&mut self, append: AppendPlan) -> Vec<Entry> {
         let AppendPlan { range, source } = append;
-        let term_of = |index| range.runs.term_at(index).expect("a range names the term of each of its entries");
+        let term_of =
+            |index| range.runs.term_at(index).expect("a range names the term of each of its entries");
         let entry = |index: u64, kind, payload| {
             let index = Index(index);
             Entry { index, term: term_of(index), kind, payload }
@@ -161,7 +162,8 @@ impl<V: Send + 'static> Driver<V> {
                     (Committed::OnDisk(plan), last)
                 }
                 Err(error @ (GatherError::Gone | GatherError::Damaged)) => {
-                    let problem = format!("{group}: committed entries {first} to {index} cannot be read: {error}");
+                    let problem =
+                        format!("{group}: committed entries {first} to {index} cannot be read: {error}");
                     return self.on_applied(ApplyEvent::Failed { group, problem });
                 }
             };
@@ -192,7 +194,7 @@ impl<V: Send + 'static> Driver<V> {
                 self.step_group(group, Input::Persisted { token, result: Ok(()) });
                 self.step_group(group, Input::Applied(index));
             }
-            ApplyEvent::Meta(meta) => self.adopt_meta(meta),
+            ApplyEvent::Meta(meta) => self.adopt_meta(&meta),
             ApplyEvent::Persisted(reached) => self.compact(&reached),
             ApplyEvent::Failed { group, problem } => {
                 tracing::error!(%group, "{problem}; next: see the disk's health, then restart the node");
@@ -284,10 +286,11 @@ impl<V: Send + 'static> Driver<V> {
             // A builder that is gone builds nothing.
             let _ = jobs.send(SnapshotJob::Build { group, view });
         }));
-        self.applier.send(Job::View { group, to });
+        self.applier.send(Job::View(to));
     }
 
     /// The snapshot worker reports.
+    #[expect(clippy::needless_pass_by_value, reason = "an event is handled once")]
     pub(super) fn on_snapshot_event(&mut self, event: SnapshotEvent) {
         match event {
             SnapshotEvent::Built { group, built } => self.step_group(group, Input::SnapshotBuilt(built)),
@@ -302,7 +305,6 @@ impl<V: Send + 'static> Driver<V> {
             }
         }
     }
-
 }
 
 /// Payload bytes of one job for the applier.

@@ -7,7 +7,10 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use crate::{node::wire::WireEntry, raft::{Index, PayloadId}};
+use crate::{
+    node::wire::WireEntry,
+    raft::{Index, PayloadId},
+};
 
 /// Payloads under their numbers.
 #[derive(Debug, Default)]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::{Driver, groups::refused, payloads::Payload};
+use super::{Driver, payloads::Payload};
 use crate::{
     limits::{APPEND_BYTES_MAX, APPEND_ENTRIES_MAX},
     multiraft::NodeInput,
@@ -13,9 +13,7 @@ use crate::{
         handle::{RequestError, Responder},
         wire::{InboundFrame, InboundPayload},
     },
-    raft::{
-        Body, BusyReason, GroupId, Index, Input, PayloadId, PeerId, Position, Proposal, ReadId, Refusal,
-    },
+    raft::{Body, BusyReason, GroupId, Index, Input, PayloadId, PeerId, Position, Proposal, ReadId, Refusal},
 };
 
 /// Entries committed and not applied, per group, beyond which proposals are refused as busy.
@@ -54,7 +52,7 @@ impl<V: Send + 'static> Driver<V> {
             return responder.answer(Err(RequestError::Faulted(fault.clone())));
         }
         if state.backlog() > BACKLOG_MAX {
-            let busy = refused(Refusal::Busy(BusyReason::UncommittedBytes), None);
+            let busy = RequestError::Refused(Refusal::Busy(BusyReason::UncommittedBytes));
             return responder.answer(Err(busy));
         }
         let bytes = entry.len() as u64;
@@ -100,10 +98,9 @@ impl<V: Send + 'static> Driver<V> {
     }
 
     /// The core refused a proposal.
-    pub(super) fn on_proposal_refused(&mut self, group: GroupId, payload: PayloadId, reason: Refusal) {
-        let leader = self.leader_of(group);
+    pub(super) fn on_proposal_refused(&mut self, payload: PayloadId, reason: Refusal) {
         for responder in self.proposals.proposed.remove(&payload).unwrap_or_default() {
-            responder.answer(Err(refused(reason, leader)));
+            responder.answer(Err(RequestError::Refused(reason)));
         }
     }
 
@@ -130,8 +127,8 @@ impl<V: Send + 'static> Driver<V> {
     }
 
     pub(super) fn on_read_refused(&mut self, read: ReadId, reason: Refusal) {
-        let Some(PendingRead { group, reply }) = self.reads.remove(&read) else { return };
-        let _ = reply.send(Err(refused(reason, self.leader_of(group))));
+        let Some(PendingRead { reply, .. }) = self.reads.remove(&read) else { return };
+        let _ = reply.send(Err(RequestError::Refused(reason)));
     }
 
     /// Messages from a peer.

@@ -39,7 +39,9 @@ fn answer_kind(body: &Body) -> Option<AnswerKind> {
     match body {
         Body::VoteAsk(_) | Body::VoteReply(_) => Some(AnswerKind::Vote),
         // A stale leader is answered like a beat.
-        Body::Append(_) | Body::AppendReply(_) | Body::Beat(_) | Body::BeatReply(_) => Some(AnswerKind::Append),
+        Body::Append(_) | Body::AppendReply(_) | Body::Beat(_) | Body::BeatReply(_) => {
+            Some(AnswerKind::Append)
+        }
         Body::SnapshotChunk(_) | Body::SnapshotReply(_) => None,
     }
 }
@@ -51,8 +53,7 @@ impl Unary {
             return Some(message);
         }
         let kind = answer_kind(&message.body);
-        let wanted =
-            |call: &Call| call.group == group && call.asker == message.to && Some(call.kind) == kind;
+        let wanted = |call: &Call| call.group == group && call.asker == message.to && Some(call.kind) == kind;
         let Some(at) = self.waiting.iter().position(wanted) else { return Some(message) };
         // A caller that is gone needs no answer.
         let _ = self.waiting.swap_remove(at).reply.send(message);

@@ -274,11 +274,13 @@ impl Peers {
             bulk: BulkSender::default(),
             dialer: OnceLock::new(),
         });
-        if dials {
-            let queue = Arc::clone(&member.queue);
-            let dialer = tokio::spawn(outbound::keep_connected(self.clone(), member.record.clone(), queue));
-            let _ = member.dialer.set(dialer);
-        }
+        let (record, queue) = (member.record.clone(), Arc::clone(&member.queue));
+        let dialer = if dials {
+            tokio::spawn(outbound::keep_connected(self.clone(), record, queue))
+        } else {
+            tokio::spawn(outbound::watch_address(self.clone(), record, queue))
+        };
+        let _ = member.dialer.set(dialer);
         member
     }
 

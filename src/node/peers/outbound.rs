@@ -20,6 +20,9 @@ use crate::{
 /// The pause after a refusal: the other side has to be changed, or has to learn of this one.
 const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 
+/// The pause between two looks at the address of a peer that has not dialled.
+const WATCH_PAUSE: Duration = Duration::from_secs(2);
+
 /// How an attempt ended.
 enum Attempt {
     /// The connection served, and ended.
@@ -68,6 +71,36 @@ pub(super) async fn keep_connected(peers: Peers, record: PeerRecord, queue: Arc<
             }
         };
         sleep(pause).await;
+    }
+}
+
+/// Looks who answers at the address of a peer that should have dialled this node and has not: a
+/// node of another cluster at that address would go unnoticed otherwise.
+pub(super) async fn watch_address(peers: Peers, record: PeerRecord, queue: Arc<PeerQueue>) {
+    let mut told = None;
+    loop {
+        sleep(jittered(WATCH_PAUSE)).await;
+        if queue.is_connected() {
+            told = None;
+        } else if let Attempt::Refused(reason) = look(&peers, &record).await {
+            tell_once(&mut told, &record, reason);
+        }
+    }
+}
+
+async fn look(peers: &Peers, record: &PeerRecord) -> Attempt {
+    let mut client = match connect(peers, &record.address).await {
+        Ok(client) => client,
+        Err(error) => return Attempt::NotReached(whole_story(&error)),
+    };
+    let hello = match timeout(HELLO_TIMEOUT, client.handshake(peers.0.config.hello.brief())).await {
+        Ok(Ok(hello)) => hello.into_inner(),
+        Ok(Err(status)) => return Attempt::of_status(&status),
+        Err(_) => return Attempt::NotReached("it does not introduce itself".into()),
+    };
+    match peers.recognise(&hello) {
+        Ok(_) => Attempt::Served,
+        Err(refusal) => Attempt::of_refusal(refusal.code, refusal.what),
     }
 }
 

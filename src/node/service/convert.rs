@@ -1,5 +1,8 @@
 //! Between the wire's values and operations and the graph's.
-#![expect(clippy::disallowed_types, reason = "protobuf maps and the specification's properties are hash maps")]
+#![expect(
+    clippy::disallowed_types,
+    reason = "protobuf maps and the specification's properties are hash maps"
+)]
 
 use std::collections::HashMap;
 
@@ -54,7 +57,10 @@ pub(crate) fn operation_from_wire(operation: v1::Operation) -> Result<GraphOpera
 }
 
 /// The canonical form of an operation. The generation of an edge's target is still to be filled in.
-pub(crate) fn canonical(operation: Operation, mut details: OperationDetails) -> Result<GraphOperation, ClusterError> {
+pub(crate) fn canonical(
+    operation: Operation,
+    mut details: OperationDetails,
+) -> Result<GraphOperation, ClusterError> {
     if matches!(operation, Operation::CreateEdge { .. }) {
         details.target_generation = Some(Generation(0));
     }
@@ -67,9 +73,7 @@ fn of_operation(error: &OperationError) -> ClusterError {
         OperationError::TooLarge(_)
         | OperationError::LabelTooLong(_)
         | OperationError::KeyTooLong(_)
-        | OperationError::ClientIdTooLong(_) => {
-            ErrorCode::TooLarge
-        }
+        | OperationError::ClientIdTooLong(_) => ErrorCode::TooLarge,
         OperationError::LabelEmpty
         | OperationError::SetAndUnset(_)
         | OperationError::Detail(_)
@@ -111,11 +115,14 @@ fn value_from_wire(wire: v1::Value, depth: usize) -> Result<Value, ClusterError>
         value::Kind::NullValue(_) => Value::Null,
         value::Kind::ArrayValue(array) => {
             let depth = deeper()?;
-            Value::Array(array.items.into_iter().map(|item| value_from_wire(item, depth)).collect::<Result<_, _>>()?)
+            Value::Array(
+                array.items.into_iter().map(|item| value_from_wire(item, depth)).collect::<Result<_, _>>()?,
+            )
         }
         value::Kind::MapValue(map) => {
             let depth = deeper()?;
-            let entries = map.entries.into_iter().map(|(name, item)| Ok((name, value_from_wire(item, depth)?)));
+            let entries =
+                map.entries.into_iter().map(|(name, item)| Ok((name, value_from_wire(item, depth)?)));
             Value::Map(entries.collect::<Result<_, ClusterError>>()?)
         }
     })

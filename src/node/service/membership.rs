@@ -8,11 +8,11 @@ use crate::{
     error::{ClusterError, ErrorCode},
     node::{
         coordinator::{Route, Routing},
-        handle::{NodeHandle, RequestError},
+        handle::{AppliedOutcome, NodeHandle, RequestError},
         peers::PROTOCOL_VERSION,
     },
     placement::{
-        ClusterId, Incarnation, MemberStatus, MetaCommand, MetaRefusal, MetaState, NodeId, PartitionId,
+        ClusterId, Incarnation, MemberStatus, MetaCommand, MetaOutcome, MetaRefusal, MetaState, NodeId, PartitionId,
     },
     raft::{GroupId, PeerId},
 };
@@ -176,7 +176,10 @@ impl Joiner {
             incarnation: self.incarnation,
         };
         let applied = handle.propose(GroupId::META, command.encode().into()).await;
-        applied.map_err(|error| ClusterError::new(ErrorCode::UnknownOutcome, what(&error)))?;
+        let applied = applied.map_err(|error| ClusterError::new(ErrorCode::UnknownOutcome, what(&error)))?;
+        if let AppliedOutcome::Meta(MetaOutcome::Refused(refusal)) = applied.outcome {
+            return Err(self.refused(refusal));
+        }
         match self.standing(&handle.meta())? {
             Standing::Member => Ok(()),
             Standing::Replacement | Standing::Unknown => {

@@ -29,12 +29,15 @@ pub(crate) trait VerifyViews: std::fmt::Debug + Send + Sync + 'static {
     fn view(&self, group: GroupId, index: Index) -> Option<Arc<dyn VerifyView>>;
 }
 
+/// A key and the hash of its value.
+pub(crate) type HashedRow = (Vec<u8>, Vec<u8>);
+
 /// The state of a group at a marker.
 pub(crate) trait VerifyView: std::fmt::Debug + Send + Sync + 'static {
     /// The digest of the whole state, read from its rows, and how many rows there are.
     fn digest(&self) -> Result<(String, u64), ClusterError>;
     /// Rows in order of their keys, from behind `after_key` on: key and hash of the value.
-    fn rows(&self, after_key: &[u8], limit: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, ClusterError>;
+    fn rows(&self, after_key: &[u8], limit: usize) -> Result<Vec<HashedRow>, ClusterError>;
 }
 
 impl Services {
@@ -47,6 +50,7 @@ impl Services {
         let partition = coordinator.checked_partition(request.partition)?;
         if coordinator.routing.route(partition.group(), 0) == Route::Here || request.forwarded {
             let mut id = [0; 8];
+            #[expect(clippy::disallowed_methods, reason = "names a marker, decides nothing")]
             getrandom::fill(&mut id)
                 .map_err(|error| ClusterError::new(ErrorCode::Internal, error.to_string()))?;
             let marker = Command::Verify(VerifyId(u64::from_le_bytes(id))).encode();

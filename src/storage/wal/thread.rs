@@ -281,10 +281,7 @@ impl<D: Disk, T> Shift<D, T> {
                     (self.hooks.on_event)(WalEvent::Completed(refused));
                 }
             }
-            next = match queue.try_recv() {
-                Ok(request) => Some(request),
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-            };
+            next = queue.try_recv().ok();
         }
         Some((writes, tags))
     }
@@ -316,6 +313,10 @@ impl<D: Disk, T> Shift<D, T> {
     fn wait_for_room(&mut self, queue: &Receiver<WalRequest<T>>) -> bool {
         let interval = self.hooks.full_poll_interval;
         if self.carried.is_some() {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "a thread of the shell waits for room on the disk"
+            )]
             thread::sleep(interval);
             return true;
         }
@@ -351,6 +352,7 @@ impl<D: Disk, T> Shift<D, T> {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "measures how long a flush takes, decides nothing")]
 fn now() -> Instant {
     Instant::now()
 }

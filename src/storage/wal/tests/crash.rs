@@ -121,8 +121,7 @@ fn power_may_fail_while_a_log_is_opened() {
 fn disk_after_opening(disk: MemDisk) -> MemDisk {
     let shared = SharedDisk(Rc::new(RefCell::new(disk)));
     let _ = WalWriter::open(shared.clone(), options());
-    let disk = shared.0.borrow().clone();
-    disk
+    shared.0.take()
 }
 
 /// A disk that outlives the writer that failed on it.

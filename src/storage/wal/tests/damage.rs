@@ -60,9 +60,9 @@ fn a_flipped_bit_anywhere_is_found_or_harmless() {
         let (writer, recovery) = open(broken);
         let damaged = check_nothing_silent(writer.disk(), &recovery, &model);
         if damaged.is_empty() {
-            whole += 1
+            whole += 1;
         } else {
-            partial += 1
+            partial += 1;
         }
         let outside_batches = offset < usize::try_from(DATA_START).unwrap();
         assert!(!outside_batches || damaged.is_empty(), "headers and marks have copies: {offset}");

@@ -89,7 +89,7 @@ fn many_entries_pin_their_segments_and_are_named() {
     assert_eq!((pinned.len(), pinned[0].group, pinned[0].segment), (1, GroupId(2), SegmentNumber(1)));
     assert_eq!(segment_files(writer.disk())[0], 1);
     let purge = GroupWrite { purge: Some(meta(6, 1)), ..GroupWrite::of(GroupId(2)) };
-    writer.write(&[purge.clone()]).expect("a sound disk takes it");
+    writer.write(std::slice::from_ref(&purge)).expect("a sound disk takes it");
     apply(&mut model, &purge);
     assert_eq!(writer.segments_pinned(), []);
     churn(&mut writer, &mut model, 1, 4);
