@@ -16,12 +16,15 @@ use tokio::{
 use super::{
     args::{BenchArgs, BenchMode, BenchOp},
     connect::connect,
+    import::identity_of_node,
     output::{self, columns, row},
+    properties::to_wire,
 };
 use crate::{
     client::{Client, Completion, Job, Pipeline, PipelineOptions, ReadFrom, v1},
     error::{ClusterError, ErrorCode},
-    placement::PartitionId,
+    graph::{Properties, Value},
+    placement::{PartitionId, partition_of},
 };
 
 /// Nodes that `--op get` reads.
@@ -29,11 +32,14 @@ const READ_NODES: usize = 1000;
 
 pub(super) async fn run(args: BenchArgs) -> Result<ExitCode, ClusterError> {
     let client = connect(args.connect.clone()).await?;
-    client.refresh().await?;
+    let partitions = client.partitions().await?;
+    let maker = Arc::new(Maker { value: "x".repeat(args.value_bytes), partitions });
+    // What cannot be stored is refused here, not counted as so many errors.
+    maker.create(client.client_id(), 0, 0)?;
     let figures = match (args.op, args.mode) {
-        (BenchOp::Put, BenchMode::Unary) => put_unary(&client, &args).await?,
-        (BenchOp::Put, BenchMode::Stream) => put_stream(&client, &args).await?,
-        (BenchOp::Get, BenchMode::Unary) => get_unary(&client, &args).await?,
+        (BenchOp::Put, BenchMode::Unary) => put_unary(&client, &args, &maker).await?,
+        (BenchOp::Put, BenchMode::Stream) => put_stream(&client, &args, &maker).await?,
+        (BenchOp::Get, BenchMode::Unary) => get_unary(&client, &args, &maker).await?,
         (BenchOp::Get, BenchMode::Stream) => {
             return Err(ClusterError::new(
                 ErrorCode::Usage,
@@ -107,27 +113,44 @@ impl Figures {
     }
 }
 
-/// A node that no other run and no other client creates.
-fn create(run: &str, client: u32, number: u64, value: &str) -> v1::Operation {
-    let value = v1::Value { kind: Some(v1::value::Kind::StringValue(value.to_owned())) };
-    let create = v1::CreateNode {
-        properties: [("value".to_owned(), value)].into(),
-        key: format!("bench-{run}-{client}-{number}"),
-    };
-    v1::Operation { kind: Some(v1::operation::Kind::CreateNode(create)) }
+/// Makes nodes that no other run and no other client makes.
+#[derive(Clone, Debug)]
+struct Maker {
+    value: String,
+    partitions: u32,
 }
 
-async fn put_unary(client: &Client, args: &BenchArgs) -> Result<Figures, ClusterError> {
-    let value: Arc<str> = "x".repeat(args.value_bytes).into();
+impl Maker {
+    /// The creation of a node, and where it will live.
+    fn create(
+        &self,
+        run: &str,
+        client: u32,
+        number: u64,
+    ) -> Result<(v1::Operation, PartitionId), ClusterError> {
+        let key = format!("bench-{run}-{client}-{number}");
+        let properties = Properties::from([("value".to_owned(), Value::String(self.value.clone()))]);
+        let cid = identity_of_node(&key, properties.clone())?;
+        let create = v1::CreateNode { properties: to_wire(properties), key };
+        let operation = v1::Operation { kind: Some(v1::operation::Kind::CreateNode(create)) };
+        Ok((operation, partition_of(&cid.to_bytes(), self.partitions)))
+    }
+}
+
+async fn put_unary(client: &Client, args: &BenchArgs, maker: &Arc<Maker>) -> Result<Figures, ClusterError> {
+    let maker = Arc::clone(maker);
     closed_loop(client, args, move |session, number, at| {
-        let operation = create(session.client_id(), number, at, &value);
-        async move { session.execute(operation, None).await.map(|_| ()) }
+        let made = maker.create(session.client_id(), number, at);
+        async move {
+            let (operation, partition) = made?;
+            session.execute(operation, Some(partition)).await.map(|_| ())
+        }
     })
     .await
 }
 
-async fn get_unary(client: &Client, args: &BenchArgs) -> Result<Figures, ClusterError> {
-    let nodes = Arc::new(nodes_to_read(client, args.value_bytes).await?);
+async fn get_unary(client: &Client, args: &BenchArgs, maker: &Maker) -> Result<Figures, ClusterError> {
+    let nodes = Arc::new(nodes_to_read(client, maker).await?);
     let consistency = args.consistency.consistency.into();
     closed_loop(client, args, move |session, number, at| {
         let nodes = Arc::clone(&nodes);
@@ -160,6 +183,9 @@ where
         clients.spawn(async move {
             let mut figures = Figures::new()?;
             for at in 0.. {
+                if Instant::now() >= end {
+                    break;
+                }
                 let sent = Instant::now();
                 // What is under way at the end is neither counted nor waited for.
                 let Ok(outcome) = timeout_at(end, operation(session.clone(), number, at)).await else {
@@ -180,7 +206,7 @@ where
 }
 
 /// A window as wide as there are clients: a new operation goes out when one is answered.
-async fn put_stream(client: &Client, args: &BenchArgs) -> Result<Figures, ClusterError> {
+async fn put_stream(client: &Client, args: &BenchArgs, maker: &Maker) -> Result<Figures, ClusterError> {
     let session = client.session(None)?;
     let figures = Arc::new(Mutex::new(Figures::new()?));
     let noted = Arc::clone(&figures);
@@ -194,10 +220,9 @@ async fn put_stream(client: &Client, args: &BenchArgs) -> Result<Figures, Cluste
     };
     let options = PipelineOptions { in_flight: args.clients as usize, ..PipelineOptions::default() };
     let mut pipeline = Pipeline::start(&session, options, on_completion);
-    let value = "x".repeat(args.value_bytes);
     for number in 1.. {
-        let operation = create(session.client_id(), 0, number, &value);
-        let job = Job::new(number, operation, None).at(args.consistency.consistency.into());
+        let (operation, partition) = maker.create(session.client_id(), 0, number)?;
+        let job = Job::new(number, operation, Some(partition)).at(args.consistency.consistency.into());
         match timeout_at(end, pipeline.submit(job)).await {
             Ok(submitted) => submitted?,
             Err(_) => break,
@@ -211,10 +236,7 @@ async fn put_stream(client: &Client, args: &BenchArgs) -> Result<Figures, Cluste
     Ok(total)
 }
 
-async fn nodes_to_read(
-    client: &Client,
-    value_bytes: usize,
-) -> Result<Vec<(String, PartitionId)>, ClusterError> {
+async fn nodes_to_read(client: &Client, maker: &Maker) -> Result<Vec<(String, PartitionId)>, ClusterError> {
     let session = client.session(None)?;
     let created = Arc::new(Mutex::new(Vec::with_capacity(READ_NODES)));
     let noted = Arc::clone(&created);
@@ -222,9 +244,9 @@ async fn nodes_to_read(
         let outcome = completion.outcome.map(|receipt| (receipt.cid, receipt.partition));
         noted.lock().unwrap_or_else(PoisonError::into_inner).push(outcome);
     });
-    let value = "x".repeat(value_bytes);
     for number in 1..=READ_NODES as u64 {
-        pipeline.submit(Job::new(number, create(session.client_id(), 0, number, &value), None)).await?;
+        let (operation, partition) = maker.create(session.client_id(), 0, number)?;
+        pipeline.submit(Job::new(number, operation, Some(partition))).await?;
     }
     pipeline.finish().await?;
     let outcomes = std::mem::take(&mut *created.lock().unwrap_or_else(PoisonError::into_inner));

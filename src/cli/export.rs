@@ -22,7 +22,7 @@ const PAGE: u32 = 1000;
 pub(super) async fn run(args: ExportArgs) -> Result<ExitCode, ClusterError> {
     let client = connect(args.connect).await?;
     let consistency = args.consistency.consistency.into();
-    let partitions = client.refresh().await?.partition_count;
+    let partitions = client.partitions().await?;
     let mut out = BufWriter::with_capacity(1 << 16, io::stdout());
     // Edges name their ends by keys, and an end may live in any partition: nodes first.
     let mut keys = BTreeMap::new();

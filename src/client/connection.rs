@@ -266,13 +266,30 @@ impl Client {
         }
     }
 
+    /// How many partitions the cluster has. Waits for a node that knows.
+    ///
+    /// # Errors
+    /// No answer within the deadline.
+    pub async fn partitions(&self) -> Result<u32, ClusterError> {
+        let call = |mut service: Service| async move {
+            let config = service.get_cluster_config(v1::GetClusterConfigRequest {}).await?;
+            match config.get_ref().partition_count {
+                0 => Err(Status::unavailable("the node is in no cluster yet")),
+                _ => Ok(config),
+            }
+        };
+        let config = self.ask(None, call).await?;
+        self.routes().learn(&config);
+        Ok(config.partition_count)
+    }
+
     /// Learns nodes, partitions and leaders anew.
     ///
     /// # Errors
     /// Where no node answers.
     pub async fn refresh(&self) -> Result<v1::ClusterConfig, ClusterError> {
         let mut last = None;
-        for address in self.addresses() {
+        for address in self.addresses_to_try() {
             let call = |mut service: Service| async move {
                 service.get_cluster_config(v1::GetClusterConfigRequest {}).await
             };
@@ -289,6 +306,14 @@ impl Client {
 
     pub(super) fn routes(&self) -> MutexGuard<'_, Routes> {
         lock(&self.shared.routes)
+    }
+
+    /// Every node's address, those first that answered so far.
+    pub(super) fn addresses_to_try(&self) -> Vec<String> {
+        let mut addresses = self.addresses();
+        let first = *lock(&self.shared.preferred) % addresses.len();
+        addresses.rotate_left(first);
+        addresses
     }
 
     fn target(&self, partition: Option<PartitionId>) -> String {

@@ -138,7 +138,7 @@ impl Client {
     pub async fn status_now(&self) -> Result<v1::StatusResponse, ClusterError> {
         let request = v1::StatusRequest { local: false };
         let mut last = None;
-        for address in self.addresses() {
+        for address in self.addresses_to_try() {
             match self.ask_node(&address, &call!(status, request)).await {
                 Ok(status) => return Ok(status),
                 Err(error) => last = Some(error),

@@ -100,7 +100,7 @@ pub(super) fn lines_of_cargo_metadata(text: &str) -> Result<String, ClusterError
 
 async fn import(client: &Client, source: &Source, checked: &Checked) -> Result<Report, ClusterError> {
     let fsyncs_before = fsyncs(client).await?;
-    let partition_count = client.refresh().await?.partition_count;
+    let partition_count = client.partitions().await?;
     let began = Instant::now();
     let mut acknowledged = 0;
     for (kind, suffix, what) in [(LineKind::Node, "", "nodes"), (LineKind::Edge, "-edges", "edges")] {

@@ -1,6 +1,10 @@
 //! Reading one segment from its first batch to its end, past whatever is damaged in between.
 
-use alloc::{collections::{BTreeMap, BTreeSet}, vec, vec::Vec};
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    vec,
+    vec::Vec,
+};
 use core::ops::Range;
 
 use super::{

@@ -240,7 +240,9 @@ impl<D: Disk> WalWriter<D> {
         for write in writes {
             apply(&mut self.groups, write, &chains, &mut located);
         }
-        self.groups.retain(|group, _| chains.get(group).is_none_or(|&(_, there)| there));
+        for (group, _) in chains.iter().filter(|(_, (_, there))| !there) {
+            self.groups.remove(group);
+        }
         Ok(self.receipt(places))
     }
 

@@ -84,7 +84,7 @@ fn a_flipped_bit_in_a_sealed_segment_is_found_or_harmless() {
         broken.flip_bit(&name, offset, u32::try_from(offset % 8).unwrap());
         let (writer, recovery) = open(broken);
         for id in check_nothing_silent(writer.disk(), &recovery, &model) {
-            // The next segment's checkpoint knows all hard states.
+            // The next segment's checkpoint knows all groups and their hard states.
             assert_eq!(recovery.groups[&id].hard_state, model[&id].hard_state);
         }
     }

@@ -123,7 +123,7 @@ fn spares_are_used_and_left_over_ones_removed() {
     let created =
         |disk: &MemDisk| disk.list().expect("in memory").iter().filter(|n| n.ends_with(".spare")).count();
     assert_eq!(created(writer.disk()), 1);
-    churn(&mut writer, &mut model, 1, 20);
+    churn(&mut writer, &mut model, 1, 30);
     assert_eq!(created(writer.disk()), 0);
     let order = writer.order_spare().expect("it was used");
     prepare_spare(writer.disk_mut(), order).expect("there is room");
