@@ -205,7 +205,7 @@ fn usage(what: impl Into<String>) -> ClusterError {
     ClusterError::new(ErrorCode::Usage, what)
 }
 
-fn number<T: FromStr<Err: Display>>(
+fn number<T>(
     flag: Option<T>,
     variable: &impl Fn(&str) -> Option<String>,
     name: &str,
@@ -213,7 +213,7 @@ fn number<T: FromStr<Err: Display>>(
     default: usize,
 ) -> Result<T, ClusterError>
 where
-    T: TryFrom<usize>,
+    T: FromStr<Err: Display> + TryFrom<usize>,
 {
     if let Some(value) = flag {
         return Ok(value);

@@ -336,13 +336,10 @@ impl<S: GraphStore> Loaded<S> {
         let views = Arc::new(KeptViews::default());
         let applier = start_applier(&store, reader.clone(), &views, &shared, &event_sender)?;
         let snapshots_dir = node.config.data_dir.join("snapshots");
-        let runtime = tokio::runtime::Handle::current();
         let mut worker =
             SnapshotWorker::open(snapshots_dir.clone(), reader, peers.clone(), event_sender.clone())
                 .map_err(|error| unwritable(&snapshots_dir, &error))?;
         let snapshots = Worker::start("snapshots", move |job| {
-            // Streams to peers are opened on the runtime.
-            let _entered = runtime.enter();
             worker.run(job);
             true
         })

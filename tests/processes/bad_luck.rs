@@ -139,30 +139,32 @@ async fn a_directory_of_another_cluster_neither_joins_nor_harms() {
     let mut cluster = Cluster::start(4).await;
     let load = Load::start(&cluster, 2, 2).await;
     load.until_more(None, 20).await;
-    cluster.kill(0);
-    let (own, kept) = (cluster.nodes[0].data_dir.clone(), cluster.path("kept"));
+    // The last node: the others are the ones that dial it, and so meet the stranger.
+    let (last, id) = (2, cluster.nodes[2].id.clone());
+    cluster.kill(last);
+    let (own, kept) = (cluster.nodes[last].data_dir.clone(), cluster.path("kept"));
     fs::rename(&own, &kept).expect("directories of ours");
     // Under the same name and address, a cluster of its own.
-    cluster.launch_alone(0);
+    cluster.launch_alone(last);
     eventually("lone cluster", PATIENCE, async || {
-        let status = cluster.status_of(0).await?;
+        let status = cluster.status_of(last).await?;
         if status.serving { Ok(()) } else { Err(format!("{:?}", status.waiting_for)) }
     })
     .await;
     eventually("log line about another cluster", PATIENCE, async || {
-        let said =
-            |node| cluster.log_of(node).lines().any(|line| line.contains("cluster") && line.contains("n1"));
-        if said(1) || said(2) { Ok(()) } else { Err("the others say nothing".to_owned()) }
+        let told = |line: &str| line.contains("in cluster") && line.contains(&id);
+        let said = |node| cluster.log_of(node).lines().any(|line| line.contains("no stream") && told(line));
+        if said(0) && said(1) { Ok(()) } else { Err("the others say nothing".to_owned()) }
     })
     .await;
-    let seen = cluster.status_of(1).await.expect("it runs");
-    let stranger = seen.nodes.iter().find(|node| node.id == "n1").expect("a member");
+    let seen = cluster.status_of(0).await.expect("it runs");
+    let stranger = seen.nodes.iter().find(|node| node.id == id).expect("a member");
     assert_eq!(stranger.state, "unreachable", "what answers there is not the member: {stranger:?}");
 
-    cluster.kill(0);
+    cluster.kill(last);
     fs::remove_dir_all(&own).expect("a directory of ours");
     fs::rename(&kept, &own).expect("directories of ours");
-    cluster.launch(0);
+    cluster.launch(last);
     let ledgers = load.stop().await;
     cluster.check_all(&ledgers).await;
     cluster.finish();

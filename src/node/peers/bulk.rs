@@ -93,7 +93,9 @@ fn open(peers: Peers, peer: PeerId) -> Link {
     let (parts, waiting) = mpsc::channel(BULK_ITEMS_MAX);
     let bytes = Arc::new(AtomicUsize::new(0));
     let link = Link { parts, bytes: Arc::clone(&bytes) };
-    tokio::spawn(async move {
+    // Parts of snapshots come from a thread that knows no runtime.
+    let runtime = peers.0.runtime.clone();
+    runtime.spawn(async move {
         if let Err(reason) = carry(&peers, peer, waiting, &bytes).await {
             tracing::warn!(%peer, "snapshot stream broke: {reason}");
         }

@@ -34,7 +34,7 @@ use std::{
 
 use bytes::Bytes;
 use kotoba_db_cluster_proto::v1;
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::{runtime::Handle, sync::mpsc, task::JoinHandle};
 
 pub(crate) use forward::{ForwardError, ForwardHandler, ForwardReplier, ForwardResponder, ForwardResult};
 pub(crate) use hello::{
@@ -80,6 +80,8 @@ struct Inner {
     members: RwLock<Members>,
     handler: OnceLock<Arc<dyn ForwardHandler>>,
     counters: Counters,
+    /// Where connections live: who sends need not be there.
+    runtime: Handle,
 }
 
 #[derive(Default)]
@@ -141,13 +143,15 @@ impl fmt::Debug for Peers {
 }
 
 impl Peers {
-    /// Knows nobody yet: see [`Peers::set_members`].
+    /// Knows nobody yet: see [`Peers::set_members`]. To be called from within a runtime, in which
+    /// all connections are kept from then on.
     pub(crate) fn new(config: PeersConfig) -> Self {
         Self(Arc::new(Inner {
             config,
             members: RwLock::default(),
             handler: OnceLock::new(),
             counters: Counters::default(),
+            runtime: Handle::current(),
         }))
     }
 
@@ -276,9 +280,9 @@ impl Peers {
         });
         let (record, queue) = (member.record.clone(), Arc::clone(&member.queue));
         let dialer = if dials {
-            tokio::spawn(outbound::keep_connected(self.clone(), record, queue))
+            self.0.runtime.spawn(outbound::keep_connected(self.clone(), record, queue))
         } else {
-            tokio::spawn(outbound::watch_address(self.clone(), record, queue))
+            self.0.runtime.spawn(outbound::watch_address(self.clone(), record, queue))
         };
         let _ = member.dialer.set(dialer);
         member

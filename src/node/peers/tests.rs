@@ -310,13 +310,17 @@ async fn snapshots_travel_beside() {
     let configuration = Configuration::of_voters([ReplicaId(1)]).expect("a voter");
     let meta = SnapshotMeta { position: Position::new(Index(9), Term(2)), configuration };
     let data = Bytes::from(vec![5; 1000]);
-    for part in 0..4_u64 {
+    let send_part = |part: u64| {
         let snapshot = SnapshotDescriptor { id: SnapshotId(1), meta: meta.clone(), bytes: 4000 };
         let chunk = SnapshotChunk { snapshot, offset: part * 1000, length: 1000 };
         let message =
             Message { from: ReplicaId(1), to: ReplicaId(2), term: Term(3), body: Body::SnapshotChunk(chunk) };
         a.peers.send_bulk(PeerId(2), chunk_to_wire(GroupId(1), &message, data.clone()));
-    }
+    };
+    // As a node does it: from a thread of its own, outside the runtime.
+    std::thread::scope(|scope| {
+        scope.spawn(|| (0..4).for_each(send_part));
+    });
     for part in 0..4_u64 {
         let (from, mut frame) = b.frame().await;
         let inbound = frame.messages.pop().expect("one part a frame");

@@ -12,7 +12,8 @@ use crate::{
         peers::PROTOCOL_VERSION,
     },
     placement::{
-        ClusterId, Incarnation, MemberStatus, MetaCommand, MetaOutcome, MetaRefusal, MetaState, NodeId, PartitionId,
+        ClusterId, Incarnation, MemberStatus, MetaCommand, MetaOutcome, MetaRefusal, MetaState, NodeId,
+        PartitionId,
     },
     raft::{GroupId, PeerId},
 };
