@@ -74,6 +74,7 @@ impl Disk {
 
 /// Something on its way to the disk; carried out in order.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "a handful live at a time")]
 enum Pending {
     Write { plan: WritePlan, entries: Vec<Entry>, snapshot: Option<State> },
     Purge(SnapshotMeta),

@@ -1,5 +1,7 @@
 //! A world of replicas in which everything that can go wrong does, from one seed.
 
+#![allow(clippy::disallowed_types, reason = "two hashes of one run are compared, none is kept")]
+
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, BinaryHeap},

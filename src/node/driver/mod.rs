@@ -274,7 +274,7 @@ impl<V: Send + 'static> Driver<V> {
     fn on_event(&mut self, event: Event) {
         match event {
             Event::Wal(WalEvent::Completed(completion)) => {
-                self.on_written(&completion.tags, &completion.result)
+                self.on_written(&completion.tags, &completion.result);
             }
             Event::Wal(WalEvent::Full(full)) => {
                 tracing::warn!(
@@ -287,7 +287,7 @@ impl<V: Send + 'static> Driver<V> {
             Event::Apply(event) => self.on_applied(event),
             Event::Snapshot(event) => self.on_snapshot_event(event),
             Event::GatherFailed { group, to, index } => {
-                self.step_group(group, Input::GatherFailed { to, index })
+                self.step_group(group, Input::GatherFailed { to, index });
             }
         }
     }
