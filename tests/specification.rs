@@ -78,6 +78,7 @@ mod basic_cluster_setup {
     use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
     #[tokio::main]
+    #[allow(unreachable_pub, reason = "the snippet stands as it is written")]
     pub async fn main() -> Result<(), Box<dyn std::error::Error>> {
         // Create cluster configuration
         let config = ClusterConfig { replication_factor: 3, partition_count: 64, ..Default::default() };

@@ -124,6 +124,8 @@ fn node((runtime, listener, mut identity): (Runtime, Listener, Identity), genesi
     let address = listener.address().to_string();
     let hello = LocalHello::new(&identity, address.clone(), vec![address], 2, 3);
     let (to, commands) = mpsc::channel(64);
+    // What the node starts ends with its own runtime.
+    let entered = runtime.enter();
     let peers = Peers::new(PeersConfig {
         own: membership.peer,
         cluster_id: membership.cluster_id,
@@ -132,6 +134,7 @@ fn node((runtime, listener, mut identity): (Runtime, Listener, Identity), genesi
         network: NetworkTuning::default(),
         commands: to,
     });
+    drop(entered);
     let server = PeerServer::new(hello);
     Node { peers, server, commands, listener: Some(listener), identity, runtime: Some(runtime) }
 }
