@@ -291,7 +291,7 @@ impl LogTuning {
 pub struct StoreTuning {
     /// Bytes of blocks kept in memory (32 MiB).
     pub cache_bytes: u64,
-    /// Bytes of writes gathered in memory before they become a table on disk (32 MiB).
+    /// Bytes of writes gathered in memory before they become a table on disk (48 MiB).
     pub write_buffer_bytes: u64,
     /// Bits of bloom filter per key (10: about 1 % of look-ups of absent keys touch the disk).
     pub bloom_bits_per_key: u32,
@@ -305,7 +305,7 @@ impl Default for StoreTuning {
     fn default() -> Self {
         Self {
             cache_bytes: 32 << 20,
-            write_buffer_bytes: 32 << 20,
+            write_buffer_bytes: 48 << 20,
             bloom_bits_per_key: 10,
             compaction_threads: 1,
             persist_interval: Duration::from_secs(10),

@@ -26,7 +26,7 @@ pub struct StoreOptions {
     /// Memory for blocks read from disk. Default 32 MiB.
     pub cache_bytes: u64,
     /// Memory for rows not yet in a table; up to a few times as much while tables are written. Default
-    /// 32 MiB.
+    /// 48 MiB.
     pub write_buffer_bytes: u64,
     /// Disk for the journals of rows not yet in a table, at least 64 MiB. Default 64 MiB.
     pub journal_bytes_max: u64,
@@ -41,7 +41,7 @@ pub struct StoreOptions {
 /// Leveled compaction: each level holds a multiple of the one above it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Compaction {
-    /// Tables of the first level that start a merge. More: cheaper writes, dearer reads. Default 4.
+    /// Tables of the first level that start a merge. More: cheaper writes, dearer reads. Default 8.
     pub level_0_tables: u8,
     /// Bytes of one table. Default 32 MiB.
     pub table_bytes: u64,
@@ -49,7 +49,7 @@ pub struct Compaction {
 
 impl Default for Compaction {
     fn default() -> Self {
-        Self { level_0_tables: 4, table_bytes: 32 << 20 }
+        Self { level_0_tables: 8, table_bytes: 32 << 20 }
     }
 }
 
@@ -57,7 +57,7 @@ impl Default for StoreOptions {
     fn default() -> Self {
         Self {
             cache_bytes: 32 << 20,
-            write_buffer_bytes: 32 << 20,
+            write_buffer_bytes: 48 << 20,
             journal_bytes_max: JOURNAL_BYTES_MIN,
             bloom_bits_per_row: 10.0,
             compaction: Compaction::default(),
