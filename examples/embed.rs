@@ -1,12 +1,10 @@
 //! The consensus core in a runtime of your own: `cargo run --example embed --no-default-features`.
 //!
-//! Three replicas count together. There is no thread, socket, file or clock here: the "network" is
-//! a queue, the "disk" is memory, time is a number that this program moves. What remains is
-//! exactly what the core asks of whoever embeds it: the six steps of `kotoba_db_cluster::raft`.
+//! Three replicas count together. No thread, socket, file or clock: the network is a queue, the disk is
+//! memory, time is a number. What remains is what the core asks for: the six steps of `raft`.
 #![allow(clippy::print_stdout, reason = "an example talks to its reader")]
 
-use std::collections::{BTreeMap, VecDeque};
-use std::mem::take;
+use std::{collections::BTreeMap, collections::VecDeque, mem::take};
 
 use kotoba_db_cluster::raft::{
     Append, AppendPlan, Body, BootEpoch, Configuration, EntrySource, HardState, Index, Input, Message, Now,
@@ -28,17 +26,16 @@ struct Member {
 }
 
 impl Member {
-    /// Step 1: start from what the disk holds. A new group begins as if a snapshot at 1/t1 had
-    /// been installed, so that its members agree on who they are.
+    /// Step 1: start from what the disk holds. A new group begins as if with a snapshot at 1/t1.
     fn new(id: ReplicaId, voters: Configuration) -> Self {
-        let timing = Timing::default();
-        let settings = Settings { id, boot: BootEpoch(1), seed: 42, timing, retained_bytes: 0 };
+        let (boot, timing) = (BootEpoch(1), Timing::default());
+        let settings = Settings { id, boot, seed: 42, timing, retained_bytes: 0 };
         let start = SnapshotMeta { position: Position::new(Index(1), Term(1)), configuration: voters };
         let hard_state = HardState { term: Term(1), vote: None };
         let restored = Restored { hard_state, start, applied: Index(1), ..Restored::default() };
         let replica = Replica::recover(settings, restored, Now::default()).expect("a sound beginning");
-        let (log, arriving, writing) = (BTreeMap::new(), Vec::new(), Vec::new());
-        Self { replica, log, arriving, writing, counter: 0, applied: Index(1) }
+        let log = BTreeMap::new();
+        Self { replica, log, arriving: vec![], writing: vec![], counter: 0, applied: Index(1) }
     }
 
     /// Steps 3 and 4: handle one input, then drain the outputs, all of them, in order.
@@ -46,14 +43,14 @@ impl Member {
         self.replica.handle(now, input);
         while let Some(output) = self.replica.poll_output() {
             match output {
-                // Begin the write. It is reported later: nobody waits for a disk in here.
+                // Begin the write; it is reported later.
                 Output::Write(plan) => {
                     let from = plan.truncate_from.unwrap_or(Index(u64::MAX));
                     self.log.retain(|&index, _| index < from);
                     plan.append.iter().for_each(|append| self.store(append));
                     self.writing.push(plan.token);
                 }
-                // Attach the bytes of the entries that the message names, and send it.
+                // Send it with the bytes of the entries it names.
                 Output::Send(message) => {
                     let mut bytes = Vec::new();
                     if let Body::Append(Append { entries, .. }) = &message.body {
@@ -68,7 +65,6 @@ impl Member {
                     self.counter += entries.map(|&byte| u64::from(byte)).sum::<u64>();
                     self.applied = upto;
                 }
-                // A whole embedder also serves reads, builds snapshots and purges its log.
                 other => println!("  {}: {other:?}", self.replica.id()),
             }
         }
@@ -79,7 +75,7 @@ impl Member {
             EntrySource::Payload(_) => take(&mut self.arriving),
             EntrySource::Configuration(_) | EntrySource::Empty => vec![Vec::new()],
         };
-        // A message may begin with entries that are in the log already; it ends with the range.
+        // A message may begin with entries the log already has.
         let new = payloads.split_off(payloads.len() - append.range.count() as usize);
         self.log.extend((append.range.first.0..).map(Index).zip(new));
     }
@@ -105,10 +101,10 @@ impl Cluster {
                 // To one who is gone: lost, as on a real network.
                 let Some(member) = self.members.get_mut(&message.to) else { continue };
                 member.arriving = bytes;
-                let payload = Some(PayloadId(0));
-                member.handle(self.now, Input::Message { message, payload }, &mut self.network);
+                let input = Input::Message { message, payload: Some(PayloadId(0)) };
+                member.handle(self.now, input, &mut self.network);
             } else if self.members.values().all(|member| member.writing.is_empty()) {
-                // Nothing else is left to do: time jumps to the next deadline.
+                // Nothing is left to do: time jumps.
                 let next = self.members.values().filter_map(|member| member.replica.deadline()).min();
                 self.now.monotonic = next.expect("a group waits for something").max(self.now.monotonic);
                 for member in self.members.values_mut() {

@@ -209,10 +209,8 @@ pub struct RaftTuning {
     /// How long a follower waits for its leader before it asks for an election (500 ms). Each wait
     /// is drawn from this to twice this, so that not all stand at once.
     pub election_timeout: Duration,
-    /// Entries that were applied and are still kept for followers that lag, per group (10,000). One
-    /// that lags further receives a snapshot.
-    pub keep_entries: u64,
     /// Payload bytes of applied entries that are kept for followers that lag, per group (16 MiB).
+    /// One that lags further receives a snapshot.
     pub keep_bytes: u64,
 }
 
@@ -221,7 +219,6 @@ impl Default for RaftTuning {
         Self {
             heartbeat_interval: Duration::from_millis(100),
             election_timeout: Duration::from_millis(500),
-            keep_entries: 10_000,
             keep_bytes: 16 << 20,
         }
     }
@@ -250,11 +247,9 @@ pub struct LogTuning {
     /// Bytes of recent entries kept in memory for followers and the state machine (32 MiB, all
     /// groups together).
     pub cache_bytes: u64,
-    /// Bytes the log may take on disk before groups that hold on to old segments are moved on
-    /// (1 GiB).
+    /// Bytes the log may take on disk before the graph store is made durable out of turn, so that the
+    /// log can forget (256 MiB).
     pub disk_budget_bytes: u64,
-    /// Bytes of one batch of writes that share a flush (4 MiB).
-    pub batch_bytes_max: u64,
     /// How often a log without room looks whether there is some again (500 ms).
     pub disk_full_poll_interval: Duration,
 }
@@ -264,8 +259,7 @@ impl Default for LogTuning {
         Self {
             segment_bytes: 16 << 20,
             cache_bytes: 32 << 20,
-            disk_budget_bytes: 1 << 30,
-            batch_bytes_max: 4 << 20,
+            disk_budget_bytes: 256 << 20,
             disk_full_poll_interval: Duration::from_millis(500),
         }
     }
@@ -281,7 +275,6 @@ impl LogTuning {
             self.segment_bytes.saturating_mul(4),
             1 << 50,
         )?;
-        in_bytes("log.batch_bytes_max", self.batch_bytes_max, 64 << 10, self.segment_bytes / 2)?;
         positive("log.disk_full_poll_interval", self.disk_full_poll_interval)
     }
 }

@@ -69,7 +69,6 @@ fn figures_that_do_not_fit_together_are_refused() {
     assert_eq!(with(|t| t.raft.election_timeout = Duration::from_millis(299)), Err("raft.election_timeout"));
     assert_eq!(with(|t| t.raft.election_timeout = Duration::from_millis(300)), Ok(()));
     assert_eq!(with(|t| t.log.segment_bytes = 1), Err("log.segment_bytes"));
-    assert_eq!(with(|t| t.log.batch_bytes_max = t.log.segment_bytes), Err("log.batch_bytes_max"));
     assert_eq!(with(|t| t.log.disk_budget_bytes = t.log.segment_bytes), Err("log.disk_budget_bytes"));
     assert_eq!(with(|t| t.store.compaction_threads = 0), Err("store.compaction_threads"));
     assert_eq!(

@@ -87,10 +87,10 @@ macro_rules! table {
 }
 
 table!(RaftTable for RaftTuning {
-    heartbeat_interval: Span, election_timeout: Span, keep_entries: u64, keep_bytes: u64,
+    heartbeat_interval: Span, election_timeout: Span, keep_bytes: u64,
 });
 table!(LogTable for LogTuning {
-    segment_bytes: u64, cache_bytes: u64, disk_budget_bytes: u64, batch_bytes_max: u64,
+    segment_bytes: u64, cache_bytes: u64, disk_budget_bytes: u64,
     disk_full_poll_interval: Span,
 });
 table!(StoreTable for StoreTuning {

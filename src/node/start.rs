@@ -62,8 +62,6 @@ use crate::{
 const GENESIS: Position = Position::new(Index(1), Term(1));
 /// The file that says that every group's first state is durable.
 const STARTED: &str = "started";
-/// Segments of the log beyond which the state is made durable out of turn.
-const SEGMENTS_MAX: u64 = 8;
 
 /// What a node is told.
 #[derive(Clone, Debug)]
@@ -339,10 +337,14 @@ impl<S: GraphStore> Loaded<S> {
         let mut worker =
             SnapshotWorker::open(snapshots_dir.clone(), reader, peers.clone(), event_sender.clone())
                 .map_err(|error| unwritable(&snapshots_dir, &error))?;
-        let snapshots = Worker::start("snapshots", move |job| {
-            worker.run(job);
-            true
-        })
+        let snapshots = Worker::start(
+            "snapshots",
+            move |job| {
+                worker.run(job);
+                true
+            },
+            obituary(&event_sender),
+        )
         .map_err(no_thread)?;
 
         let (driver, arriving, events) = Driver::new(Parts {
@@ -359,7 +361,7 @@ impl<S: GraphStore> Loaded<S> {
             event_sender,
             settings: DriverSettings {
                 persist_interval: tuning.store.persist_interval,
-                segments_max: SEGMENTS_MAX,
+                segments_max: tuning.log.disk_budget_bytes / tuning.log.segment_bytes,
                 replica,
                 snapshots_dir,
             },
@@ -524,6 +526,7 @@ fn start_applier<S: GraphStore>(
     shared: &Arc<Shared>,
     events: &mpsc::UnboundedSender<Event>,
 ) -> Result<Worker<super::applier::Job<S::View>>, ClusterError> {
+    let died = events;
     let events = events.clone();
     let report = move |event: ApplyEvent| {
         // A driver that is gone needs no reports.
@@ -531,7 +534,16 @@ fn start_applier<S: GraphStore>(
     };
     let mut applier =
         Applier::new(store.clone(), reader, Arc::clone(views), Arc::clone(shared), Box::new(report));
-    Worker::start("applier", move |job| applier.run(job)).map_err(no_thread)
+    Worker::start("applier", move |job| applier.run(job), obituary(died)).map_err(no_thread)
+}
+
+/// Tells the driver that a thread panicked.
+fn obituary(events: &mpsc::UnboundedSender<Event>) -> impl FnOnce(&'static str) + Send + 'static {
+    let events = events.clone();
+    move |thread| {
+        // A driver that is gone needs no reports.
+        let _ = events.send(Event::ThreadDied(thread));
+    }
 }
 
 fn wal_hooks(events: &mpsc::UnboundedSender<Event>, tuning: &LogTuning) -> WalHooks<u64> {

@@ -14,13 +14,20 @@ pub(crate) struct Worker<J> {
 
 impl<J: Send + 'static> Worker<J> {
     /// Starts a thread that hands each job to `work` until that returns false or nobody can send
-    /// another one.
+    /// another one. `died` hears of a panic: what waits for the thread would wait for ever.
     ///
     /// # Errors
     /// Where the operating system has no thread left.
-    pub(crate) fn start(name: &str, work: impl FnMut(J) -> bool + Send + 'static) -> std::io::Result<Self> {
+    pub(crate) fn start(
+        name: &'static str,
+        work: impl FnMut(J) -> bool + Send + 'static,
+        died: impl FnOnce(&'static str) + Send + 'static,
+    ) -> std::io::Result<Self> {
         let (jobs, arriving) = channel();
-        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || run(&arriving, work))?;
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            let _obituary = Obituary { name, died: Some(died) };
+            run(&arriving, work);
+        })?;
         Ok(Self { jobs, thread: Some(thread) })
     }
 
@@ -39,6 +46,22 @@ impl<J: Send + 'static> Worker<J> {
         let thread = self.thread.take();
         drop(self.jobs);
         let _ = thread.map(JoinHandle::join);
+    }
+}
+
+/// Tells that its thread panicked.
+struct Obituary<F: FnOnce(&'static str)> {
+    name: &'static str,
+    died: Option<F>,
+}
+
+impl<F: FnOnce(&'static str)> Drop for Obituary<F> {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Some(died) = self.died.take()
+        {
+            died(self.name);
+        }
     }
 }
 

@@ -60,6 +60,8 @@ pub(crate) enum Event {
     Apply(ApplyEvent),
     /// The snapshot worker.
     Snapshot(SnapshotEvent),
+    /// A thread of the node panicked.
+    ThreadDied(&'static str),
     /// Entries could not be read back for a message.
     GatherFailed { group: GroupId, to: crate::raft::ReplicaId, index: Index },
 }
@@ -286,9 +288,20 @@ impl<V: Send + 'static> Driver<V> {
             }
             Event::Apply(event) => self.on_applied(event),
             Event::Snapshot(event) => self.on_snapshot_event(event),
+            Event::ThreadDied(thread) => self.on_thread_died(thread),
             Event::GatherFailed { group, to, index } => {
                 self.step_group(group, Input::GatherFailed { to, index });
             }
+        }
+    }
+
+    /// Nothing that needs the thread can be done any more: every group stops, and says so.
+    fn on_thread_died(&mut self, thread: &str) {
+        let fault = format!("the thread {thread:?} of this node panicked");
+        tracing::error!("{fault}; next: see the panic message above, then restart the node");
+        for (&group, state) in &mut self.groups {
+            state.fail(&fault);
+            self.node.remove_group(group);
         }
     }
 
