@@ -13,7 +13,7 @@ use std::{
 use tokio::task::JoinHandle;
 
 use super::{
-    config::{ClusterConfig, MembershipConfig, ReplicationConfig, StoreTuning, TlsConfig, Tuning},
+    config::{ClusterConfig, MembershipConfig, ReplicationConfig, TlsConfig, Tuning},
     events::ClusterEvents,
     network::ClusterNetwork,
     query::{Consistency, Direction, DistributedQuery, Entity, EntityKind, Neighbor, Query, QueryResult},
@@ -32,7 +32,7 @@ use crate::{
     },
     placement::{PartitionId, manager::PartitionManager},
     raft::GroupId,
-    storage::graph_store::{FjallStore, GraphStore, StoreError, StoreOptions},
+    storage::graph_store::GraphStore,
 };
 
 /// Starts a node on a store of some type.
@@ -436,20 +436,7 @@ async fn watch(shared: Arc<Shared>, services: Services) {
 }
 
 fn start_on_disk(config: NodeConfig) -> Starting {
-    Box::pin(start::start(config, open_on_disk))
-}
-
-/// Opens the graph store in its place in the data directory.
-fn open_on_disk(data_dir: &Path, tuning: &StoreTuning) -> Result<FjallStore, StoreError> {
-    let options = StoreOptions {
-        cache_bytes: tuning.cache_bytes,
-        write_buffer_bytes: tuning.write_buffer_bytes,
-        #[expect(clippy::cast_precision_loss, reason = "a handful of bits")]
-        bloom_bits_per_row: tuning.bloom_bits_per_key as f32,
-        worker_threads: tuning.compaction_threads,
-        ..StoreOptions::default()
-    };
-    FjallStore::open(&data_dir.join("graph"), &options)
+    Box::pin(start::start(config, start::open_on_disk))
 }
 
 fn address_of(node: &NodeInfo) -> String {

@@ -1,6 +1,6 @@
 //! Without a command: runs a node until it is told to stop.
 
-use std::{env, path::Path, process::ExitCode, time::Duration};
+use std::{env, process::ExitCode, time::Duration};
 
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -10,10 +10,8 @@ use tracing_subscriber::EnvFilter;
 
 use super::{args::NodeArgs, output, settings::Settings};
 use crate::{
-    api::config::StoreTuning,
     error::{ClusterError, ErrorCode},
     node::start::{self, NodeConfig, RunningNode},
-    storage::graph_store::{FjallStore, StoreError, StoreOptions},
 };
 
 /// How often the node is looked at: it only ends by itself where it fails.
@@ -36,7 +34,7 @@ pub(super) async fn run(args: NodeArgs) -> Result<ExitCode, ClusterError> {
     };
     // Listened for before the node starts: whoever sees the process can already stop it gracefully.
     let stop = stop_signal()?;
-    let node = start::start(config, open_store).await?;
+    let node = start::start(config, start::open_on_disk).await?;
     let (services, address) = (node.services.clone(), node.address);
     let ready = tokio::spawn(async move {
         services.ready().await;
@@ -55,18 +53,6 @@ async fn end_of(node: &RunningNode) {
     while !node.has_ended() {
         sleep(LOOK).await;
     }
-}
-
-fn open_store(directory: &Path, tuning: &StoreTuning) -> Result<FjallStore, StoreError> {
-    let defaults = StoreOptions::default();
-    let options = StoreOptions {
-        cache_bytes: tuning.cache_bytes,
-        write_buffer_bytes: tuning.write_buffer_bytes,
-        bloom_bits_per_row: tuning.bloom_bits_per_key as f32,
-        worker_threads: tuning.compaction_threads,
-        ..defaults
-    };
-    FjallStore::open(directory, &options)
 }
 
 /// Ends at ctrl-c or SIGTERM.

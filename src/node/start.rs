@@ -50,7 +50,7 @@ use crate::{
         Term, Timing,
     },
     storage::{
-        graph_store::{GraphStore, StoreError},
+        graph_store::{FjallStore, GraphStore, StoreError, StoreOptions},
         wal::{
             DataDirLock, GroupWrite, LogId, LogIndex, LogReader, OsDisk, Recovery, WalHandle, WalHooks,
             WalOptions, WalWriter,
@@ -553,6 +553,22 @@ fn wal_hooks(events: &mpsc::UnboundedSender<Event>, tuning: &LogTuning) -> WalHo
         let _ = events.send(Event::Wal(event));
     });
     WalHooks { full_poll_interval: tuning.disk_full_poll_interval, ..hooks }
+}
+
+/// Opens the default graph store in its place in the data directory.
+///
+/// # Errors
+/// Where the directory cannot be used.
+pub(crate) fn open_on_disk(data_dir: &Path, tuning: &StoreTuning) -> Result<FjallStore, StoreError> {
+    let options = StoreOptions {
+        cache_bytes: tuning.cache_bytes,
+        write_buffer_bytes: tuning.write_buffer_bytes,
+        #[expect(clippy::cast_precision_loss, reason = "a handful of bits")]
+        bloom_bits_per_row: tuning.bloom_bits_per_key as f32,
+        worker_threads: tuning.compaction_threads,
+        ..StoreOptions::default()
+    };
+    FjallStore::open(&data_dir.join("graph"), &options)
 }
 
 /// What every replica of a node is told.
