@@ -72,7 +72,8 @@ pub(super) fn stop_signal() -> Result<impl Future<Output = ()>, ClusterError> {
 }
 
 fn log_to_stderr() {
-    let filter = EnvFilter::try_from_env("KOTOBA_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_env("KOTOBA_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("info,fjall=warn,lsm_tree=warn"));
     // Where a program that embeds this has its own, that one stays.
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
 }
