@@ -493,8 +493,14 @@ fn recover_groups<S: GraphStore>(
         let (index, digest) =
             applied.map_or((Index::ZERO, 0), |applied| (applied.position.index, applied.digest));
         let fault = recovered.damage.as_ref().map(|damage| format!("{group}: {damage}"));
-        if let Some(fault) = &fault {
-            tracing::error!("{fault}; the replica neither votes nor leads");
+        if let Some(fault) = fault {
+            // The log takes no write of a damaged group, and a submission that holds one is refused
+            // whole: the replica must not run beside the sound ones.
+            tracing::error!(
+                "{fault}; the replica neither votes nor leads; next: wipe the node to rebuild it"
+            );
+            groups.push((group, index, digest, Some(fault)));
+            continue;
         }
         let restored = Restored {
             hard_state: recovered.hard_state,
@@ -502,12 +508,12 @@ fn recover_groups<S: GraphStore>(
             runs: recovered.runs.iter().map(|run| (run.last, run.bytes)).collect(),
             configurations: recovered.configurations.clone(),
             applied: index,
-            damaged: recovered.damage.is_some(),
+            damaged: false,
         };
         match Replica::recover(settings.settings(group, id), restored, clock.now()) {
             Ok(replica) => {
                 node.add_group(group, replica, routes_of(meta, group));
-                groups.push((group, index, digest, fault));
+                groups.push((group, index, digest, None));
             }
             Err(error) => {
                 let fault = format!("{group}: {error}");
