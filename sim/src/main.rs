@@ -1,0 +1,3 @@
+//! The program `kotoba-sim`.
+
+fn main() {}
