@@ -1,0 +1,130 @@
+//! The state machine under test: ours, or yours.
+//!
+//! Implement [`Machine`] for a value that can be serialised, and every fault, check and command of
+//! this crate works on it: [`ExactlyOnce`] puts client sessions around it, so that a request that
+//! is retried takes effect once. A machine that has sessions, a format and a store of its own, as
+//! the graph has, implements [`StateMachine`] instead.
+
+mod exactly_once;
+mod registers;
+
+pub use exactly_once::ExactlyOnce;
+pub use registers::{RegisterAnswer, RegisterOperation, Registers};
+
+use std::fmt::Debug;
+
+use bytes::Bytes;
+use kotoba_db_cluster::raft::{GroupId, Position};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::choice::Chooser;
+
+/// A client's name for one of its requests; the same again when it is retried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Request {
+    /// The client.
+    pub client: u32,
+    /// The client's own count.
+    pub serial: u64,
+    /// The client has the answers of all requests before this one, and will not repeat them.
+    pub acked_below: u64,
+}
+
+/// A deterministic state machine, as a user writes one.
+///
+/// Its serialised form is its snapshot. Applying must be a function of state and operation: no
+/// clock, no randomness, no map without a fixed order.
+pub trait Machine: Clone + Debug + Default + Serialize + DeserializeOwned {
+    /// What clients ask for.
+    type Operation: Clone + Debug + PartialEq + Serialize + DeserializeOwned;
+    /// What they are told.
+    type Answer: Clone + Debug + PartialEq + Serialize + DeserializeOwned;
+
+    /// The next operation of a client. `serial` differs between all operations of a run, so that
+    /// values written can be told apart.
+    fn draw(choices: &mut Chooser, client: u32, serial: u64) -> Self::Operation;
+
+    /// Whether the operation changes nothing: it is then answered by [`Machine::read`], without an
+    /// entry in the log.
+    fn is_read(operation: &Self::Operation) -> bool;
+
+    /// Carries out an operation that is no read.
+    fn apply(&mut self, operation: &Self::Operation) -> Self::Answer;
+
+    /// Answers a read.
+    fn read(&self, operation: &Self::Operation) -> Self::Answer;
+
+    /// What must be true of every state; the error says what is not.
+    ///
+    /// # Errors
+    /// Where the state is impossible.
+    fn invariant(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// The part of the state the operation is about, where it is about one only: histories are
+    /// checked for linearizability part by part.
+    fn key(operation: &Self::Operation) -> u64;
+
+    /// A number that differs where two states differ. The default serialises the state; a machine
+    /// that is large and fast keeps it up to date instead.
+    fn digest(&self) -> u64 {
+        let bytes = postcard::to_allocvec(self).expect("a machine serialises");
+        xxhash_rust::xxh3::xxh3_64(&bytes)
+    }
+}
+
+/// What the simulator replicates.
+pub trait StateMachine: Clone + Debug {
+    /// What clients ask for.
+    type Operation: Clone + Debug + PartialEq + Serialize;
+    /// What they are told.
+    type Answer: Clone + Debug + PartialEq + Serialize;
+
+    /// The first state of a group.
+    fn create(group: GroupId, position: Position) -> Self;
+
+    /// See [`Machine::draw`].
+    fn draw(choices: &mut Chooser, client: u32, serial: u64) -> Self::Operation;
+
+    /// See [`Machine::is_read`].
+    fn is_read(operation: &Self::Operation) -> bool;
+
+    /// The payload of the entry that asks for an operation.
+    fn encode(request: Request, operation: &Self::Operation) -> Bytes;
+
+    /// Applies an entry with a payload.
+    fn apply(&mut self, position: Position, payload: &Bytes) -> Self::Answer;
+
+    /// Applies several, as one batch where the machine can.
+    fn apply_batch(&mut self, entries: &[(Position, Bytes)]) -> Vec<Self::Answer> {
+        entries.iter().map(|(position, payload)| self.apply(*position, payload)).collect()
+    }
+
+    /// Answers a read.
+    fn read(&self, operation: &Self::Operation) -> Self::Answer;
+
+    /// The whole state.
+    fn snapshot(&self, position: Position) -> Bytes;
+
+    /// The state of a snapshot.
+    ///
+    /// # Errors
+    /// Where the bytes are not a snapshot.
+    fn restore(group: GroupId, position: Position, snapshot: &Bytes) -> Result<Self, String>;
+
+    /// A number that differs where two states differ.
+    fn digest(&self) -> u64;
+
+    /// How many entries lie between two comparisons of digests: 1 where they are cheap.
+    const DIGEST_EVERY: u64 = 16;
+
+    /// See [`Machine::invariant`].
+    ///
+    /// # Errors
+    /// Where the state is impossible.
+    fn invariant(&self) -> Result<(), String>;
+
+    /// See [`Machine::key`].
+    fn key(operation: &Self::Operation) -> u64;
+}

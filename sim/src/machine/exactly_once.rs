@@ -1,0 +1,137 @@
+//! Client sessions around a user's machine (Raft thesis, section 6.3).
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use kotoba_db_cluster::raft::{GroupId, Position};
+use serde::{Deserialize, Serialize};
+
+use super::{Machine, Request, StateMachine};
+use crate::choice::Chooser;
+
+/// A machine that carries out each request once, however often it is retried: it remembers the
+/// answers that the client may still ask for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(bound(deserialize = "M: Machine"))]
+pub struct ExactlyOnce<M: Machine> {
+    machine: M,
+    sessions: BTreeMap<u32, BTreeMap<u64, M::Answer>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Command<O> {
+    client: u32,
+    serial: u64,
+    acked_below: u64,
+    operation: O,
+}
+
+impl<M: Machine> Default for ExactlyOnce<M> {
+    fn default() -> Self {
+        Self { machine: M::default(), sessions: BTreeMap::new() }
+    }
+}
+
+impl<M: Machine> ExactlyOnce<M> {
+    /// The machine inside.
+    pub fn machine(&self) -> &M {
+        &self.machine
+    }
+}
+
+impl<M: Machine> StateMachine for ExactlyOnce<M> {
+    type Operation = M::Operation;
+    type Answer = M::Answer;
+
+    fn create(_: GroupId, _: Position) -> Self {
+        Self::default()
+    }
+
+    fn draw(choices: &mut Chooser, client: u32, serial: u64) -> M::Operation {
+        M::draw(choices, client, serial)
+    }
+
+    fn is_read(operation: &M::Operation) -> bool {
+        M::is_read(operation)
+    }
+
+    fn encode(request: Request, operation: &M::Operation) -> Bytes {
+        let Request { client, serial, acked_below } = request;
+        let command = Command { client, serial, acked_below, operation };
+        postcard::to_allocvec(&command).expect("an operation serialises").into()
+    }
+
+    fn apply(&mut self, _: Position, payload: &Bytes) -> M::Answer {
+        let Command { client, serial, acked_below, operation } =
+            postcard::from_bytes::<Command<M::Operation>>(payload).expect("only commands are proposed");
+        let session = self.sessions.entry(client).or_default();
+        while session.first_key_value().is_some_and(|(&oldest, _)| oldest < acked_below) {
+            session.pop_first();
+        }
+        if let Some(answer) = session.get(&serial) {
+            return answer.clone();
+        }
+        let answer = self.machine.apply(&operation);
+        session.insert(serial, answer.clone());
+        answer
+    }
+
+    fn read(&self, operation: &M::Operation) -> M::Answer {
+        self.machine.read(operation)
+    }
+
+    fn snapshot(&self, _: Position) -> Bytes {
+        postcard::to_allocvec(self).expect("a machine serialises").into()
+    }
+
+    fn restore(_: GroupId, _: Position, snapshot: &Bytes) -> Result<Self, String> {
+        postcard::from_bytes(snapshot).map_err(|error| error.to_string())
+    }
+
+    fn digest(&self) -> u64 {
+        self.machine.digest()
+    }
+
+    fn invariant(&self) -> Result<(), String> {
+        self.machine.invariant()
+    }
+
+    fn key(operation: &M::Operation) -> u64 {
+        M::key(operation)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::{RegisterAnswer, RegisterOperation, Registers};
+
+    fn put(client: u32, serial: u64, acked_below: u64, value: u64) -> Bytes {
+        let operation = RegisterOperation::Put { key: 1, value };
+        ExactlyOnce::<Registers>::encode(Request { client, serial, acked_below }, &operation)
+    }
+
+    #[test]
+    fn a_repeated_request_is_answered_and_not_carried_out() {
+        let mut machine = ExactlyOnce::<Registers>::default();
+        let first = machine.apply(Position::ZERO, &put(1, 1, 0, 10));
+        machine.apply(Position::ZERO, &put(2, 1, 0, 20));
+        assert_eq!(machine.apply(Position::ZERO, &put(1, 1, 0, 10)), first);
+        assert_eq!(
+            machine.read(&RegisterOperation::Get { key: 1 }),
+            RegisterAnswer::Found { value: 20, writes: 2 }
+        );
+    }
+
+    #[test]
+    fn a_snapshot_keeps_the_sessions() {
+        let mut machine = ExactlyOnce::<Registers>::default();
+        let first = machine.apply(Position::ZERO, &put(1, 1, 0, 10));
+        let snapshot = machine.snapshot(Position::ZERO);
+        let mut restored =
+            ExactlyOnce::<Registers>::restore(GroupId(1), Position::ZERO, &snapshot).expect("a snapshot");
+        assert_eq!(restored.digest(), machine.digest());
+        assert_eq!(restored.apply(Position::ZERO, &put(1, 1, 0, 10)), first);
+        assert_eq!(restored.digest(), machine.digest());
+    }
+}
