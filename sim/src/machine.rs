@@ -93,11 +93,12 @@ pub trait StateMachine: Clone + Debug {
     /// The payload of the entry that asks for an operation.
     fn encode(request: Request, operation: &Self::Operation) -> Bytes;
 
-    /// Applies an entry with a payload.
-    fn apply(&mut self, position: Position, payload: &Bytes) -> Self::Answer;
+    /// Applies an entry with a payload. `None`: the client had promised not to repeat this request,
+    /// so it is not carried out.
+    fn apply(&mut self, position: Position, payload: &Bytes) -> Option<Self::Answer>;
 
     /// Applies several, as one batch where the machine can.
-    fn apply_batch(&mut self, entries: &[(Position, Bytes)]) -> Vec<Self::Answer> {
+    fn apply_batch(&mut self, entries: &[(Position, Bytes)]) -> Vec<Option<Self::Answer>> {
         entries.iter().map(|(position, payload)| self.apply(*position, payload)).collect()
     }
 

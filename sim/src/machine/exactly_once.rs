@@ -15,7 +15,21 @@ use crate::choice::Chooser;
 #[serde(bound(deserialize = "M: Machine"))]
 pub struct ExactlyOnce<M: Machine> {
     machine: M,
-    sessions: BTreeMap<u32, BTreeMap<u64, M::Answer>>,
+    sessions: BTreeMap<u32, Session<M::Answer>>,
+}
+
+/// What is remembered of a client.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Session<A> {
+    /// Requests before this one are over: they are neither repeated nor carried out any more.
+    over_below: u64,
+    answers: BTreeMap<u64, A>,
+}
+
+impl<A> Default for Session<A> {
+    fn default() -> Self {
+        Self { over_below: 0, answers: BTreeMap::new() }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -61,19 +75,24 @@ impl<M: Machine> StateMachine for ExactlyOnce<M> {
         postcard::to_allocvec(&command).expect("an operation serialises").into()
     }
 
-    fn apply(&mut self, _: Position, payload: &Bytes) -> M::Answer {
+    fn apply(&mut self, _: Position, payload: &Bytes) -> Option<M::Answer> {
         let Command { client, serial, acked_below, operation } =
             postcard::from_bytes::<Command<M::Operation>>(payload).expect("only commands are proposed");
         let session = self.sessions.entry(client).or_default();
-        while session.first_key_value().is_some_and(|(&oldest, _)| oldest < acked_below) {
-            session.pop_first();
+        session.over_below = session.over_below.max(acked_below);
+        let over_below = session.over_below;
+        while session.answers.first_key_value().is_some_and(|(&oldest, _)| oldest < over_below) {
+            session.answers.pop_first();
         }
-        if let Some(answer) = session.get(&serial) {
-            return answer.clone();
+        if serial < over_below {
+            return None;
+        }
+        if let Some(answer) = session.answers.get(&serial) {
+            return Some(answer.clone());
         }
         let answer = self.machine.apply(&operation);
-        session.insert(serial, answer.clone());
-        answer
+        session.answers.insert(serial, answer.clone());
+        Some(answer)
     }
 
     fn read(&self, operation: &M::Operation) -> M::Answer {
@@ -116,10 +135,22 @@ mod tests {
         let mut machine = ExactlyOnce::<Registers>::default();
         let first = machine.apply(Position::ZERO, &put(1, 1, 0, 10));
         machine.apply(Position::ZERO, &put(2, 1, 0, 20));
+        assert!(first.is_some());
         assert_eq!(machine.apply(Position::ZERO, &put(1, 1, 0, 10)), first);
         assert_eq!(
             machine.read(&RegisterOperation::Get { key: 1 }),
             RegisterAnswer::Found { value: 20, writes: 2 }
+        );
+    }
+
+    #[test]
+    fn a_request_that_is_over_is_not_carried_out() {
+        let mut machine = ExactlyOnce::<Registers>::default();
+        machine.apply(Position::ZERO, &put(1, 5, 5, 10));
+        assert_eq!(machine.apply(Position::ZERO, &put(1, 4, 0, 20)), None);
+        assert_eq!(
+            machine.read(&RegisterOperation::Get { key: 1 }),
+            RegisterAnswer::Found { value: 10, writes: 1 }
         );
     }
 
