@@ -285,6 +285,24 @@ impl Replica {
         }
     }
 
+    /// Its role, its term, and the leader it knows of.
+    #[must_use]
+    pub fn role(&self) -> RoleReport {
+        self.report()
+    }
+
+    /// Entries up to here are committed, as far as this replica knows.
+    #[must_use]
+    pub fn commit(&self) -> Index {
+        self.commit
+    }
+
+    /// The last entry of its log, durable or not.
+    #[must_use]
+    pub fn last(&self) -> Position {
+        self.log.last()
+    }
+
     /// Which replica this is.
     #[must_use]
     pub fn id(&self) -> ReplicaId {

@@ -12,7 +12,7 @@ use super::{
 use crate::raft::HardState;
 
 /// Buffers kept from one batch to the next.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Buffers {
     pub(super) batch: Vec<u8>,
     /// Mirrors in the order of their offsets.

@@ -57,6 +57,20 @@ pub trait ReadDisk {
     fn list(&self) -> Result<Vec<String>, DiskError>;
 }
 
+impl<D: ReadDisk + ?Sized> ReadDisk for &D {
+    fn read_at(&self, name: &str, offset: u64, into: &mut [u8]) -> Result<(), DiskError> {
+        (**self).read_at(name, offset, into)
+    }
+
+    fn length(&self, name: &str) -> Result<u64, DiskError> {
+        (**self).length(name)
+    }
+
+    fn list(&self) -> Result<Vec<String>, DiskError> {
+        (**self).list()
+    }
+}
+
 /// A directory of files that can be written.
 ///
 /// What is written may be lost in a crash, sector by sector and in any order, until `sync_data` of

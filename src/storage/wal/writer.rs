@@ -13,7 +13,7 @@ use alloc::{
 use core::mem;
 
 use super::{
-    BatchSequence, BootEpoch, Disk, DiskError, Entry, GroupId, GroupWrite, LogId, OpenError, Place,
+    BatchSequence, BootEpoch, Disk, DiskError, Entry, EntryIndex, GroupId, GroupWrite, LogId, OpenError, Place,
     PlannedRead, Recovery, SegmentNumber, WalOptions, WriteError,
     batch::{BatchBuilder, Buffers, Destination, Link, record_bytes},
     codec::{
@@ -24,7 +24,7 @@ use super::{
     recovery::{recover, segment_name},
     state::GroupState,
 };
-use crate::raft::{Index, Position, WriteFault};
+use crate::raft::{HardState, Index, Position, SnapshotMeta, WriteFault};
 
 /// A group's entries are rewritten when they are the reason to keep a segment this much older than
 /// the newest.
@@ -34,7 +34,7 @@ const SEGMENT_UNIT: u64 = 4096;
 const SPARE_SUFFIX: &str = ".spare";
 
 /// A log that is written.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct WalWriter<D> {
     disk: D,
     options: WalOptions,
@@ -54,7 +54,7 @@ pub struct WalWriter<D> {
 }
 
 /// The segment being written.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Segment {
     number: SegmentNumber,
     name: String,
@@ -297,6 +297,18 @@ impl<D: Disk> WalWriter<D> {
     #[must_use]
     pub fn segments(&self) -> (SegmentNumber, SegmentNumber) {
         (self.segment.oldest, self.segment.number)
+    }
+
+    /// What is durable of a group: term and vote, where its log begins, and its entries.
+    #[must_use]
+    pub fn durable(&self, group: GroupId) -> Option<(HardState, &SnapshotMeta, &EntryIndex)> {
+        self.groups.get(&group).map(|state| (state.hard_state, &state.start, &state.index))
+    }
+
+    /// Where the next batch will stand: the segment being written, and the offset in it.
+    #[must_use]
+    pub const fn tail(&self) -> (SegmentNumber, u64) {
+        (self.segment.number, self.segment.tail)
     }
 
     /// The groups whose entries keep segments older than the one being written, those with the
