@@ -108,7 +108,7 @@ pub enum Output {
     /// Send this message; it may be lost.
     Send(Message),
     /// Every entry up to this one is committed, and durable here: apply those not yet applied, in
-    /// order.
+    /// order. Not emitted between a write that installs a snapshot and its `Persisted`.
     Commit(Index),
     /// The proposal was appended; it is committed once `Commit` reaches `last` while the entry
     /// there still has this term.

@@ -23,6 +23,8 @@ pub(super) struct Durability {
     issued: u64,
     /// The latest write of a term or vote.
     hard_state: u64,
+    /// The latest write that installs a snapshot.
+    install: u64,
     /// Every write up to this one is durable.
     settled: u64,
     outstanding: VecDeque<Outstanding>,
@@ -59,6 +61,7 @@ impl Durability {
             boot,
             issued: 0,
             hard_state: 0,
+            install: 0,
             settled: 0,
             outstanding: VecDeque::new(),
             durable,
@@ -79,6 +82,11 @@ impl Durability {
     /// When the oldest write under way was asked for.
     pub(super) fn oldest(&self) -> Option<Instant> {
         self.outstanding.front().map(|write| write.asked)
+    }
+
+    /// Whether a snapshot is being installed: until then the state machine is behind the log.
+    pub(super) fn is_installing(&self) -> bool {
+        self.settled < self.install
     }
 
     /// Whether everything asked for is durable.
@@ -143,6 +151,9 @@ impl Replica {
         let token = self.durability.ask(appended.or(installed), now.monotonic);
         if change.hard_state.is_some() {
             self.durability.hard_state = token.sequence;
+        }
+        if change.install.is_some() {
+            self.durability.install = token.sequence;
         }
         self.outputs.push_back(Output::Write(WritePlan {
             token,

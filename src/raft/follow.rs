@@ -168,7 +168,8 @@ impl Replica {
     /// that is ahead of its log.
     pub(super) fn announce_commit(&mut self) {
         let ready = self.commit.min(self.durability.durable());
-        if ready > self.announced {
+        // What follows an installed snapshot is applied to its state, which is not there before.
+        if ready > self.announced && !self.durability.is_installing() {
             self.announced = ready;
             self.outputs.push_back(Output::Commit(ready));
         }
