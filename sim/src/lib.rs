@@ -1,7 +1,12 @@
 //! Deterministic simulation: a cluster, everything that can break around it, and somebody who
 //! watches. The same seed is the same run.
 
+pub mod check;
 pub mod choice;
 pub mod history;
 pub mod machine;
 pub mod profile;
+pub mod runner;
+pub mod situations;
+pub mod trace;
+pub mod world;

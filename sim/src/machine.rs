@@ -66,6 +66,9 @@ pub trait Machine: Clone + Debug + Default + Serialize + DeserializeOwned {
     /// checked for linearizability part by part.
     fn key(operation: &Self::Operation) -> u64;
 
+    /// How many entries lie between two comparisons of digests: 1 where they are cheap.
+    const DIGEST_EVERY: u64 = 16;
+
     /// A number that differs where two states differ. The default serialises the state; a machine
     /// that is large and fast keeps it up to date instead.
     fn digest(&self) -> u64 {
@@ -92,6 +95,9 @@ pub trait StateMachine: Clone + Debug {
 
     /// The payload of the entry that asks for an operation.
     fn encode(request: Request, operation: &Self::Operation) -> Bytes;
+
+    /// Who asks in a payload, and by which count.
+    fn request_of(payload: &Bytes) -> (u32, u64);
 
     /// Applies an entry with a payload. `None`: the client had promised not to repeat this request,
     /// so it is not carried out.

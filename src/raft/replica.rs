@@ -148,6 +148,8 @@ pub struct Status {
     pub applied: Index,
     /// The members in force.
     pub configuration: Configuration,
+    /// The entry that brought them, or where the log begins.
+    pub configuration_index: Index,
     /// Whether the newest configuration is committed.
     pub configuration_committed: bool,
     /// What was counted and dropped.
@@ -280,6 +282,7 @@ impl Replica {
             commit: self.commit,
             applied: self.applied,
             configuration: self.configuration().clone(),
+            configuration_index: self.configuration_index(),
             configuration_committed: self.configuration_index() <= self.commit,
             counters: self.counters,
         }

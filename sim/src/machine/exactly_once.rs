@@ -75,6 +75,13 @@ impl<M: Machine> StateMachine for ExactlyOnce<M> {
         postcard::to_allocvec(&command).expect("an operation serialises").into()
     }
 
+    fn request_of(payload: &Bytes) -> (u32, u64) {
+        let (request, _) = postcard::take_from_bytes(payload).expect("only commands are proposed");
+        request
+    }
+
+    const DIGEST_EVERY: u64 = M::DIGEST_EVERY;
+
     fn apply(&mut self, _: Position, payload: &Bytes) -> Option<M::Answer> {
         let Command { client, serial, acked_below, operation } =
             postcard::from_bytes::<Command<M::Operation>>(payload).expect("only commands are proposed");

@@ -141,6 +141,8 @@ impl Machine for Registers {
         key
     }
 
+    const DIGEST_EVERY: u64 = 1;
+
     fn digest(&self) -> u64 {
         self.digest
     }

@@ -1,0 +1,122 @@
+//! What must hold. One file for each property, with the paper's name for it.
+//!
+//! | check | says | looked at |
+//! |---|---|---|
+//! | [`election_safety`] | at most one leader per term (Raft paper, section 5.2) | every change of role |
+//! | [`log_matching`] | logs that hold the same position are equal up to it (5.3) | every append |
+//! | [`leader_completeness`] | a leader holds everything committed before its term (5.4) | every election |
+//! | [`state_machine_safety`] | one log: what is committed, applied and held as state is the same everywhere (5.4.3) | every commit and apply |
+//! | [`commit_durability`] | what is committed is on the disks of a quorum of the configuration in force | every commit of a leader |
+//! | [`promise`] | no vote, acknowledgement or term leaves before it is durable | every message |
+//! | [`monotonicity`] | term, commit and applied only rise; purged ≤ applied ≤ committed ≤ last | every step |
+//! | [`quorum_intersection`] | quorums of neighbouring configurations share a voter (thesis, 4.1) | every change of members |
+//! | [`recovery`] | a restart finds what the disk was told, or says what is damaged | every restart |
+//! | [`real_time`] | an operation takes effect between its call and its answer | every answer |
+//! | [`exactly_once`] | a request takes effect once, and is answered the same each time | every commit and answer |
+
+pub mod commit_durability;
+pub mod election_safety;
+pub mod exactly_once;
+pub mod leader_completeness;
+pub mod log_matching;
+pub mod monotonicity;
+pub mod promise;
+pub mod quorum_intersection;
+pub mod real_time;
+pub mod recovery;
+pub mod state_machine_safety;
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// A property of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Check {
+    /// At most one leader per term.
+    ElectionSafety,
+    /// Logs that hold the same position are equal up to it.
+    LogMatching,
+    /// A leader holds everything committed before its term.
+    LeaderCompleteness,
+    /// One log, one state.
+    StateMachineSafety,
+    /// What is committed is on the disks of a quorum.
+    CommitDurability,
+    /// Nothing is promised before it is durable.
+    Promise,
+    /// What must only rise, rises.
+    Monotonicity,
+    /// Quorums of neighbouring configurations share a voter.
+    QuorumIntersection,
+    /// A restart finds what the disk was told.
+    Recovery,
+    /// An operation takes effect between its call and its answer.
+    RealTime,
+    /// A request takes effect once.
+    ExactlyOnce,
+    /// The history of the clients has a sequential explanation.
+    Linearizability,
+    /// What the state machine says of its own state.
+    Invariant,
+    /// With a quorum healed, the group elects, commits and answers.
+    Liveness,
+    /// With everything healed, all members hold the same.
+    Convergence,
+    /// Nothing grows beyond its limit.
+    Bounds,
+    /// An assertion inside the engine, or a contract between its parts.
+    Assertion,
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ElectionSafety => "election-safety",
+            Self::LogMatching => "log-matching",
+            Self::LeaderCompleteness => "leader-completeness",
+            Self::StateMachineSafety => "state-machine-safety",
+            Self::CommitDurability => "commit-durability",
+            Self::Promise => "promise",
+            Self::Monotonicity => "monotonicity",
+            Self::QuorumIntersection => "quorum-intersection",
+            Self::Recovery => "recovery",
+            Self::RealTime => "real-time",
+            Self::ExactlyOnce => "exactly-once",
+            Self::Linearizability => "linearizability",
+            Self::Invariant => "invariant",
+            Self::Liveness => "liveness",
+            Self::Convergence => "convergence",
+            Self::Bounds => "bounds",
+            Self::Assertion => "assertion",
+        })
+    }
+}
+
+/// A property that does not hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Violation {
+    /// Which.
+    pub check: Check,
+    /// What was seen.
+    pub message: String,
+}
+
+impl Violation {
+    /// A violation of `check`.
+    pub fn new(check: Check, message: impl Into<String>) -> Self {
+        Self { check, message: message.into() }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.check, self.message)
+    }
+}
+
+impl std::error::Error for Violation {}
+
+/// Whether a check is content.
+pub type Verdict = Result<(), Violation>;

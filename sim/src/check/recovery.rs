@@ -1,0 +1,125 @@
+//! A restart finds what the disk was told to keep, or says that it is damaged.
+//!
+//! What the log's writer had acknowledged before a crash is compared with what is read back: a
+//! group is as the last acknowledged batch left it, or as the batch left it that was being written.
+
+use std::collections::BTreeMap;
+
+use kotoba_db_cluster::{
+    raft::{GroupId, HardState, Position, SnapshotMeta},
+    storage::wal::{Disk, EntryIndex, GroupWrite, RecoveredGroup, Recovery, WalWriter},
+};
+
+use super::{Check, Verdict, Violation};
+
+/// One group's durable state.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Durable {
+    hard_state: HardState,
+    start: SnapshotMeta,
+    entries: Vec<Position>,
+}
+
+impl Durable {
+    fn begin_at(&mut self, meta: &SnapshotMeta) {
+        if meta.position.index >= self.start.position.index {
+            self.start = meta.clone();
+            self.entries.retain(|position| position.index > meta.position.index);
+        }
+    }
+}
+
+/// What a log holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    groups: BTreeMap<GroupId, Durable>,
+}
+
+impl Kept {
+    /// What a writer has acknowledged of these groups.
+    pub fn of<D: Disk>(writer: &WalWriter<D>, groups: impl IntoIterator<Item = GroupId>) -> Self {
+        let durable = groups.into_iter().filter_map(|group| {
+            let (hard_state, start, index) = writer.durable(group)?;
+            Some((group, Durable { hard_state, start: start.clone(), entries: positions(index) }))
+        });
+        Self { groups: durable.collect() }
+    }
+}
+
+impl Kept {
+    /// What would be held if these writes were carried out too.
+    #[must_use]
+    pub fn with(mut self, writes: &[GroupWrite]) -> Self {
+        for write in writes {
+            if write.remove {
+                self.groups.remove(&write.group);
+            }
+            let durable = self.groups.entry(write.group).or_default();
+            durable.hard_state = write.hard_state.unwrap_or(durable.hard_state);
+            if let Some(meta) = &write.install {
+                durable.begin_at(meta);
+            }
+            if let Some(from) = write.truncate_from {
+                durable.entries.retain(|position| position.index < from);
+            }
+            durable.entries.extend(write.entries.iter().map(|entry| entry.position()));
+            if let Some(meta) = &write.purge {
+                durable.begin_at(meta);
+            }
+        }
+        self
+    }
+
+    /// Whether a position is held, as an entry or by a state with its effect.
+    #[must_use]
+    pub fn holds(&self, group: GroupId, position: Position) -> bool {
+        self.groups.get(&group).is_some_and(|durable| {
+            durable.start.position.index >= position.index || durable.entries.contains(&position)
+        })
+    }
+}
+
+fn positions(index: &EntryIndex) -> Vec<Position> {
+    index.range(index.base().index.next(), index.last().index).map(|(position, _)| position).collect()
+}
+
+fn matches(kept: Option<&Durable>, found: Option<&RecoveredGroup>) -> bool {
+    match (kept, found) {
+        (None, None) => true,
+        (Some(kept), Some(found)) => {
+            kept.hard_state == found.hard_state
+                && kept.start == found.start
+                && kept.entries == positions(&found.index)
+        }
+        (None, Some(_)) | (Some(_), None) => false,
+    }
+}
+
+/// A log was read back. `before` is what was acknowledged, `after` what would have been if the batch
+/// that was being written had made it.
+///
+/// # Errors
+/// Where a group is neither, and not said to be damaged.
+pub fn recovered(host: u32, before: &Kept, after: &Kept, recovery: &Recovery) -> Verdict {
+    let groups = before.groups.keys().chain(after.groups.keys()).chain(recovery.groups.keys());
+    for group in groups {
+        let found = recovery.groups.get(group);
+        if found.is_some_and(|found| found.damage.is_some())
+            || matches(before.groups.get(group), found)
+            || matches(after.groups.get(group), found)
+        {
+            continue;
+        }
+        let message = format!(
+            "host {host} {group}: the disk kept {:?}, the restart found {:?}",
+            before.groups.get(group).map(summary),
+            found.map(|found| (found.hard_state, found.start.position, found.last(), found.index.len()))
+        );
+        return Err(Violation::new(Check::Recovery, message));
+    }
+    Ok(())
+}
+
+fn summary(durable: &Durable) -> (HardState, Position, Option<Position>, usize) {
+    (durable.hard_state, durable.start.position, durable.entries.last().copied(), durable.entries.len())
+}

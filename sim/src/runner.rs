@@ -1,0 +1,97 @@
+//! Running seeds, and what comes of them.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
+
+use crate::{
+    check::{Check, Violation},
+    choice::{Chooser, Notes, Recorded, Recorder, Schedule, Seeded, Source},
+    history::TrueTime,
+    machine::StateMachine,
+    profile::Scale,
+    situations::Situations,
+    trace::Trace,
+    world::World,
+};
+
+/// What came of a run.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// What did not hold, if anything.
+    pub violation: Option<Violation>,
+    /// Hash of every event.
+    pub hash: u64,
+    /// Events.
+    pub events: u64,
+    /// Simulated time.
+    pub simulated: Duration,
+    /// What was met.
+    pub situations: Situations,
+}
+
+impl Outcome {
+    fn of<M: StateMachine>(world: &World<M>, panic: Option<Violation>) -> Self {
+        Self {
+            violation: panic.or_else(|| world.violation().cloned()),
+            hash: world.trace().hash(),
+            events: world.trace().events(),
+            simulated: Duration::from_nanos(world.now()),
+            situations: world.situations().clone(),
+        }
+    }
+}
+
+/// Runs a world to its end. A panic of the engine is a violation like any other.
+pub fn run_world<M: StateMachine>(world: &mut World<M>) -> Outcome {
+    let caught = catch_unwind(AssertUnwindSafe(|| world.run()));
+    let panic = caught.err().map(|panic| {
+        let message = panic
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+            .unwrap_or_else(|| "a panic without words".to_owned());
+        Violation::new(Check::Assertion, message)
+    });
+    Outcome::of(world, panic)
+}
+
+/// Runs one seed.
+#[must_use]
+pub fn run_seed<M: StateMachine>(seed: u64, scale: Scale) -> Outcome {
+    run_source::<M>(Seeded::new(seed), scale)
+}
+
+/// Runs the choices of a source.
+#[must_use]
+pub fn run_source<M: StateMachine>(source: impl Source + 'static, scale: Scale) -> Outcome {
+    run_world(&mut World::<M>::new(Chooser::new(source), scale, Trace::hashing()))
+}
+
+/// Runs one seed and notes its choices.
+#[must_use]
+pub fn record_seed<M: StateMachine>(seed: u64, scale: Scale) -> (Outcome, Schedule) {
+    let (recorder, notes): (Recorder, Notes) = Recorder::new(Seeded::new(seed));
+    let outcome = run_source::<M>(recorder, scale);
+    (outcome, notes.schedule())
+}
+
+/// Runs a schedule.
+#[must_use]
+pub fn run_schedule<M: StateMachine>(schedule: &Schedule, scale: Scale) -> Outcome {
+    run_source::<M>(Recorded::new(schedule), scale)
+}
+
+/// Runs a world with a trace that can be read, up to a moment, or to its end.
+pub fn read_world<M: StateMachine>(source: impl Source + 'static, scale: Scale) -> (Outcome, World<M>) {
+    let mut world = World::<M>::new(Chooser::new(source), scale, Trace::reading());
+    let outcome = run_world(&mut world);
+    (outcome, world)
+}
+
+/// Nanoseconds as seconds to read.
+#[must_use]
+pub fn seconds(at: TrueTime) -> f64 {
+    Duration::from_nanos(at).as_secs_f64()
+}

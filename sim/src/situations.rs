@@ -1,0 +1,153 @@
+//! What really happened in a run: a run that exercised nothing proves nothing.
+
+use std::collections::BTreeMap;
+
+macro_rules! situations {
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+        /// Something worth counting.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Situation {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Situation {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// Its name in reports.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)*
+                }
+            }
+        }
+    };
+}
+
+situations! {
+    /// A replica was elected.
+    Elected = "elections",
+    /// A leader stepped down.
+    SteppedDown = "leaders-stepped-down",
+    /// An entry was committed.
+    Committed = "entries-committed",
+    /// A write was answered.
+    WriteAnswered = "writes-answered",
+    /// A read was answered.
+    ReadAnswered = "reads-answered",
+    /// A client asked again, because it had no answer.
+    Retried = "requests-retried",
+    /// A client gave up on an operation.
+    GivenUp = "requests-given-up",
+    /// A request stood in the log twice.
+    Repeated = "requests-repeated-in-the-log",
+    /// A request was refused because its client was done with it.
+    RefusedAsOver = "requests-refused-as-over",
+    /// A log was truncated.
+    Truncated = "truncations",
+    /// A proposal was lost with its leader.
+    ProposalLost = "proposals-lost",
+    /// A proposal was refused as busy.
+    RefusedBusy = "proposals-refused-busy",
+    /// A snapshot was built.
+    SnapshotBuilt = "snapshots-built",
+    /// A snapshot was installed.
+    SnapshotInstalled = "snapshots-installed",
+    /// A restart finished an installation that a crash had interrupted.
+    InstallFinished = "snapshot-installs-finished-by-restart",
+    /// A log was purged.
+    Purged = "purges",
+    /// Entries were read back from disk to be sent or applied.
+    ReadFromDisk = "entries-read-from-disk",
+    /// Entries could not be gathered.
+    GatherFailed = "gathers-failed",
+    /// A change of members was appended.
+    MembersChanged = "member-changes",
+    /// A change of members was refused.
+    MembersRefused = "member-changes-refused",
+    /// A change of members was taken back by a truncation.
+    MembersRolledBack = "member-changes-rolled-back",
+    /// A process was killed.
+    Crashed = "crashes",
+    /// A process was killed while its disk was writing.
+    CrashedWriting = "crashes-inside-disk-operations",
+    /// Every process was killed at once.
+    Outage = "outages-of-a-majority",
+    /// A restart cut a torn tail.
+    TornTail = "torn-tails-cut",
+    /// A restart kept a batch that had not been reported.
+    UnreportedKept = "unreported-batches-kept",
+    /// A process stood still.
+    Paused = "pauses",
+    /// A data directory was lost.
+    Wiped = "directories-wiped",
+    /// A disk was full.
+    DiskFull = "disks-full",
+    /// A disk stalled.
+    DiskStalled = "disk-stalls",
+    /// A flush failed.
+    FlushFailed = "flushes-failed",
+    /// A bit flipped, or a sector became unreadable.
+    Damaged = "damages",
+    /// A restart found and named damage.
+    DamageFound = "damages-found",
+    /// A clock jumped.
+    ClockJumped = "clock-jumps",
+    /// A link was cut.
+    Partitioned = "partitions",
+    /// A link was clogged and released.
+    Clogged = "links-clogged",
+    /// A message was lost.
+    MessageLost = "messages-lost",
+    /// A message arrived twice.
+    MessageRepeated = "messages-repeated",
+    /// A message overtook another one.
+    MessageOvertaken = "messages-late",
+    /// A completion was reported twice, or from an earlier life.
+    StaleCompletion = "stale-completions",
+    /// A piece of work was late.
+    Late = "late-work",
+}
+
+/// How often each situation was met.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Situations([u64; Situation::ALL.len()]);
+
+impl Default for Situations {
+    fn default() -> Self {
+        Self([0; Situation::ALL.len()])
+    }
+}
+
+impl Situations {
+    /// Counts one.
+    pub fn count(&mut self, situation: Situation) {
+        self.0[situation as usize] += 1;
+    }
+
+    /// How often it was met.
+    #[must_use]
+    pub fn of(&self, situation: Situation) -> u64 {
+        self.0[situation as usize]
+    }
+
+    /// Adds the counts of another run.
+    pub fn add(&mut self, other: &Self) {
+        for (mine, theirs) in self.0.iter_mut().zip(other.0) {
+            *mine += theirs;
+        }
+    }
+
+    /// Counts by name.
+    #[must_use]
+    pub fn named(&self) -> BTreeMap<&'static str, u64> {
+        Situation::ALL.iter().map(|&situation| (situation.name(), self.of(situation))).collect()
+    }
+
+    /// The situations that were never met.
+    #[must_use]
+    pub fn missing(&self) -> Vec<Situation> {
+        Situation::ALL.iter().copied().filter(|&situation| self.of(situation) == 0).collect()
+    }
+}

@@ -1,0 +1,47 @@
+//! What can happen.
+
+use kotoba_db_cluster::raft::{GroupId, Index, Input, PeerId, Position};
+
+use super::{host::Asker, packet::Packet};
+use crate::history::TrueTime;
+
+/// Something planned. What belongs to a process names its life: a later life knows nothing of it.
+#[derive(Clone, Debug)]
+pub(crate) enum Event<A> {
+    /// A message arrives.
+    Deliver { from: usize, to: usize, peer: PeerId, sent: TrueTime, packet: Packet },
+    /// A disk has done what it was doing.
+    DiskDone { host: usize, life: u64 },
+    /// Committed entries are applied.
+    Apply { host: usize, life: u64, group: GroupId },
+    /// A snapshot is built.
+    Build { host: usize, life: u64, group: GroupId, at_least: Index },
+    /// A chunk is stored.
+    Stored { host: usize, life: u64, group: GroupId, position: Position, next_offset: u64 },
+    /// An input is due.
+    Input { host: usize, life: u64, group: GroupId, input: Input },
+    /// A host hears that a connection was closed.
+    Hint { host: usize, about: PeerId },
+    /// A process is started.
+    Start { host: usize },
+    /// A process that failed is killed, to be started again.
+    Kill { host: usize, life: u64 },
+    /// A client wants something.
+    Wake { client: u32 },
+    /// A request arrives at a host.
+    Request { host: usize, askers: Vec<Asker> },
+    /// An answer arrives at a client; `None`: ask elsewhere.
+    Reply { host: usize, asker: Asker, answer: Option<(Index, A)> },
+    /// A client has waited long enough.
+    Timeout { asker: Asker, attempt: u32 },
+    /// An operator looks after members.
+    Administer,
+    /// A fault is due.
+    Fault,
+    /// A clogged link opens again.
+    Unclog { from: usize, to: usize },
+    /// A link that flaps turns over.
+    Flap { from: usize, to: usize, until: TrueTime },
+    /// A disk has room again.
+    Room { host: usize },
+}
