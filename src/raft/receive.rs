@@ -30,7 +30,11 @@ impl Replica {
             self.adopt_term(now, term);
         }
         if term < self.term() {
-            self.teach_term(from, &body);
+            match body {
+                // A trial raises nobody's term, so the one who answers it may be behind, and stay so.
+                Body::VoteReply(reply) if reply.ballot == Ballot::Pre => self.on_vote_reply(now, from, reply),
+                body => self.teach_term(from, &body),
+            }
             return;
         }
         match body {

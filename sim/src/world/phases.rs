@@ -1,5 +1,7 @@
 //! A run: faults, then a core of hosts that must get by alone, then everything healed.
 
+use std::time::Duration;
+
 use kotoba_db_cluster::raft::{Configuration, GroupId, Index, Position, ReplicaId};
 
 use super::{World, host::Damage};
@@ -9,6 +11,8 @@ use crate::{check::Check, choice::Topic, history::TrueTime, machine::StateMachin
 const CORE_NANOS: TrueTime = 40_000_000_000;
 /// A healed cluster has this long to have the same everywhere.
 const HEALED_NANOS: TrueTime = 90_000_000_000;
+/// Clients of the last phases do not think for long.
+const BRISK: Duration = Duration::from_millis(100);
 /// How often a last phase is looked at.
 const GLANCE_NANOS: TrueTime = 200_000_000;
 
@@ -57,6 +61,7 @@ impl<M: StateMachine> World<M> {
         };
         // A change of members may need voters that are not here.
         self.operators = false;
+        self.profile.think = self.profile.think.min(BRISK);
         self.insist = true;
         if !self.run_while(CORE_NANOS, |world| !served(world)) && self.violation.is_none() {
             let message = format!("hosts {core:?} do not serve: {}", self.describe());
