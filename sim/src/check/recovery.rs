@@ -86,13 +86,21 @@ fn positions(index: &EntryIndex) -> Vec<Position> {
 fn matches(kept: Option<&Durable>, found: Option<&RecoveredGroup>) -> bool {
     match (kept, found) {
         (None, None) => true,
-        (Some(kept), Some(found)) => {
-            kept.hard_state == found.hard_state
-                && kept.start == found.start
-                && kept.entries == positions(&found.index)
-        }
+        (Some(kept), Some(found)) => kept.start == found.start && kept.entries == positions(&found.index),
         (None, Some(_)) | (Some(_), None) => false,
     }
+}
+
+/// Whether a hard state is the one before, the one after, or one on the way: a torn batch may leave
+/// a newer one in its second copy, which is kept (`docs/wal-format.md`).
+fn lies_between(found: HardState, before: Option<&Durable>, after: Option<&Durable>) -> bool {
+    let rank = |state: HardState| (state.term, state.vote.is_some());
+    let state = |kept: Option<&Durable>| kept.map(|kept| kept.hard_state).unwrap_or_default();
+    let (before, after) = (state(before), state(after));
+    if rank(found) == rank(before) || rank(found) == rank(after) {
+        return found == before || found == after;
+    }
+    rank(before) < rank(found) && rank(found) < rank(after)
 }
 
 /// A log was read back. `before` is what was acknowledged, `after` what would have been if the batch
@@ -104,9 +112,10 @@ pub fn recovered(host: u32, before: &Kept, after: &Kept, recovery: &Recovery) ->
     let groups = before.groups.keys().chain(after.groups.keys()).chain(recovery.groups.keys());
     for group in groups {
         let found = recovery.groups.get(group);
+        let (kept, would_be) = (before.groups.get(group), after.groups.get(group));
+        let sound = matches(kept, found) || matches(would_be, found);
         if found.is_some_and(|found| found.damage.is_some())
-            || matches(before.groups.get(group), found)
-            || matches(after.groups.get(group), found)
+            || sound && found.is_none_or(|found| lies_between(found.hard_state, kept, would_be))
         {
             continue;
         }

@@ -313,6 +313,10 @@ impl<M: StateMachine> World<M> {
     /// A data directory is lost. The host comes back as a stranger, with new replicas in the place
     /// of the old ones.
     pub(super) fn wipe(&mut self, at: usize) {
+        if self.hosts[at].process.is_none() {
+            // One that could not start for damage has no start planned.
+            self.agenda.plan(self.now + DOWN_NANOS_MIN, Event::Start { host: at });
+        }
         self.crash(at);
         let peer = self.mint_peer(at);
         let host = &mut self.hosts[at];
