@@ -98,7 +98,7 @@ impl Durability {
     pub(super) fn cut(&mut self, from: Index) {
         let kept = from.previous();
         self.durable = self.durable.min(kept);
-        for write in &mut self.outstanding {
+        for write in self.outstanding.iter_mut().filter(|_| !mutant!(B21)) {
             write.reaches = write.reaches.map(|reaches| reaches.min(kept));
         }
     }

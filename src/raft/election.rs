@@ -91,6 +91,9 @@ impl Replica {
         if ask.ballot == Ballot::Real && ask.campaign_term > self.term() {
             self.adopt_term(now, ask.campaign_term);
         }
+        if mutant!(B05) && ask.ballot == Ballot::Pre {
+            self.await_leader(now);
+        }
         let granted = self.would_grant(from, &ask);
         if granted && ask.ballot == Ballot::Real {
             self.grant(now, from);
@@ -135,8 +138,8 @@ impl Replica {
         let message = self.message(to, Body::VoteReply(reply));
         match ask.ballot {
             // Election Safety: a vote that could be forgotten is not given.
-            Ballot::Real => self.send_when_durable(message),
-            Ballot::Pre => self.outputs.push_back(super::Output::Send(message)),
+            Ballot::Real if !mutant!(B01) => self.send_when_durable(message),
+            Ballot::Real | Ballot::Pre => self.outputs.push_back(super::Output::Send(message)),
         }
     }
 
@@ -176,6 +179,10 @@ impl Replica {
         let (Role::PreCandidate(candidate) | Role::Candidate(candidate)) = &self.role else {
             return Election::Open;
         };
+        let grants = || candidate.votes.iter().filter(|(_, granted)| *granted).count();
+        if mutant!(B04) && 2 * grants() > self.configuration().voters.len() {
+            return Election::Won;
+        }
         quorum::election(self.configuration(), |voter| candidate.vote_of(voter))
     }
 

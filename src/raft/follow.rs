@@ -57,10 +57,14 @@ impl Replica {
             let payload = payload.expect("checked above");
             self.extend(now, append, matching, payload);
         }
-        let verified = last.max(self.verified());
+        if mutant!(B07) && last >= self.commit && last < self.log.last().index {
+            self.truncate(last.next());
+            self.write(now, Change { truncate_from: Some(last.next()), ..Change::default() });
+        }
+        let verified = if mutant!(B07) { last } else { last.max(self.verified()) };
         self.following_mut().verified = Some(verified);
         // Not our own last index: what lies behind the verified part may differ from the leader's.
-        self.learn_commit(append.commit.min(verified));
+        self.learn_commit(append.commit.min(if mutant!(B09) { self.log.last().index } else { verified }));
         self.answer_append(last);
     }
 
@@ -196,6 +200,9 @@ impl Replica {
     /// Leader Completeness: only what is both equal to the leader's log and durable here counts
     /// towards a majority.
     fn acknowledgeable(&self) -> Index {
+        if mutant!(B08) {
+            return self.durability.durable();
+        }
         self.verified().min(self.durability.durable())
     }
 

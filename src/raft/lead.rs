@@ -152,6 +152,7 @@ impl Replica {
             self.counters.hostile += 1;
             return;
         }
+        let round = if mutant!(B19) { leader.round } else { round };
         let Some(progress) = leader.progress_mut(from) else { return };
         progress.heard = now.monotonic;
         if round > progress.round {
@@ -290,7 +291,7 @@ impl Replica {
                 Stage::Replicate { inflight } => next <= last && inflight.has_room(),
                 Stage::Snapshot(_) => return self.send_chunks(now, to),
             };
-            if !may_send {
+            if !may_send || mutant!(B17) && start == last {
                 return;
             }
             if next <= start {
@@ -325,7 +326,7 @@ impl Replica {
     /// Commits what a majority holds durably, if it is of this term (Raft paper, section 5.4.2).
     pub(super) fn advance_commit(&mut self, now: Now) {
         let Role::Leader(leader) = &self.role else { return };
-        let own = self.durability.durable();
+        let own = if mutant!(B11) { self.log.last().index } else { self.durability.durable() };
         let agreed = quorum::agreed(self.configuration(), |voter| {
             if voter == self.settings.id {
                 own
@@ -335,7 +336,7 @@ impl Replica {
         });
         // Leader Completeness: an entry of an earlier term is committed only along with one of
         // this term, however many replicas hold it (figure 8 of the paper).
-        if agreed <= self.commit || agreed < leader.first_of_term {
+        if agreed <= self.commit || agreed < leader.first_of_term && !mutant!(B10) {
             return;
         }
         self.commit = agreed;

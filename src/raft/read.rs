@@ -45,7 +45,7 @@ impl Replica {
         let Role::Leader(leader) = &self.role else { return };
         if leader.reads.queued.is_empty()
             || !leader.reads.confirming.is_empty()
-            || commit < leader.first_of_term
+            || commit < leader.first_of_term && !mutant!(B18)
         {
             return;
         }

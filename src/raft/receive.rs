@@ -26,10 +26,12 @@ impl Replica {
             self.on_vote_ask(now, from, *ask);
             return;
         }
-        if term > self.term() {
+        let late = mutant!(B16) && matches!(body, Body::SnapshotChunk(_));
+        let deaf = mutant!(B06) && matches!(&body, Body::VoteReply(reply) if !reply.granted);
+        if term > self.term() && !deaf {
             self.adopt_term(now, term);
         }
-        if term < self.term() {
+        if term < self.term() && !late {
             self.teach_term(from, &body);
             return;
         }
@@ -47,6 +49,9 @@ impl Replica {
                 }
             }
             Body::SnapshotChunk(chunk) => {
+                if late && matches!(self.role, Role::Leader(_)) {
+                    self.step_down(now);
+                }
                 if self.accept_leader(now, from) {
                     self.on_snapshot_chunk(chunk, payload);
                 }

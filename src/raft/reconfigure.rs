@@ -27,7 +27,7 @@ impl Replica {
     fn check_change(&self, change: ConfigurationChange) -> Result<Configuration, Refusal> {
         let Role::Leader(leader) = &self.role else { return Err(self.not_leader()) };
         let refuse = |reason| Err(Refusal::Reconfiguration(reason));
-        if self.commit < leader.first_of_term {
+        if self.commit < leader.first_of_term && !mutant!(B22) {
             // Without an entry of its own term a leader may not know of a change its predecessor
             // committed (Ongaro, raft-dev, 10 July 2015).
             return refuse(ReconfigurationRefusal::NoCommitInTerm);

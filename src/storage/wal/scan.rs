@@ -164,6 +164,9 @@ impl<'a> Scan<'a> {
 
     /// Whether the batch that cannot be read at `offset` was completed, and so is damaged, not torn.
     fn evidence(&self, offset: u64, next: BatchSequence) -> Option<Completed> {
+        if mutant!(B24) && self.sealed.is_none() {
+            return None;
+        }
         let limit = self.sealed.map_or(self.image.length(), |end| end.offset);
         let later = (offset + BATCH_HEADER_BYTES as u64..limit)
             .step_by(ALIGNMENT)
