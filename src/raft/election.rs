@@ -59,7 +59,11 @@ impl Replica {
         // after a crash the candidate must still be what it claimed (Leader Completeness).
         for voter in self.other_voters() {
             let ask = self.message(voter, self.vote_ask(Ballot::Real, self.term()));
-            self.send_when_durable(ask);
+            if mutant!(M05) {
+                self.outputs.push_back(super::Output::Send(ask));
+            } else {
+                self.send_when_durable(ask);
+            }
         }
     }
 
@@ -116,7 +120,8 @@ impl Replica {
         let free = match ask.ballot {
             Ballot::Pre => ask.campaign_term > self.term(),
             Ballot::Real => {
-                ask.campaign_term == self.term() && self.hard_state.vote.is_none_or(|vote| vote == from)
+                let kept = |vote| vote == from || mutant!(M03);
+                ask.campaign_term == self.term() && self.hard_state.vote.is_none_or(kept)
             }
         };
         // Leader Completeness: a candidate that lacks a committed entry finds no majority.
@@ -126,7 +131,7 @@ impl Replica {
     fn grant(&mut self, now: Now, to: ReplicaId) {
         if self.hard_state.vote.is_none() {
             self.hard_state = HardState { vote: Some(to), ..self.hard_state };
-            let hard_state = Some(self.hard_state);
+            let hard_state = Some(self.hard_state).filter(|_| !mutant!(M01));
             self.write(now, Change { hard_state, ..Change::default() });
         }
         // One who has voted waits for the outcome before standing itself.

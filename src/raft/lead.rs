@@ -123,7 +123,8 @@ impl Replica {
                 leader.progress(voter).map_or_else(Default::default, |progress| progress.heard)
             }
         });
-        !stalled && now.monotonic.since(heard) < timing.election
+        let heard = mutant!(M04) || now.monotonic.since(heard) < timing.election;
+        (!stalled || mutant!(M09)) && heard
     }
 
     /// Begins a round: a beat to every follower, whose answers prove that this replica led when
@@ -175,6 +176,7 @@ impl Replica {
             return;
         }
         let Some(progress) = self.leader_mut().and_then(|leader| leader.progress_mut(from)) else { return };
+        let index = if mutant!(M14) { progress.next.previous().max(index) } else { index };
         if index > progress.matched {
             progress.matched = index;
             progress.next = progress.next.max(index.next());
@@ -206,11 +208,14 @@ impl Replica {
             Stage::Replicate { .. } => prev > progress.matched,
             Stage::Snapshot(_) => false,
         };
-        if !answers_current || hint.index > prev {
+        if !answers_current || hint.index > prev || mutant!(M12) {
             return;
         }
         // Every rejection moves the probe back, so that it ends.
         let next = found.min(prev.previous_or_zero()).max(progress.matched).next();
+        if mutant!(M13) {
+            progress.matched = next.previous();
+        }
         progress.probe_from(next);
         self.replicate_to(now, from);
     }
@@ -223,7 +228,9 @@ impl Replica {
         let held = reply.verified.unwrap_or(Index::ZERO).max(progress.matched);
         match &mut progress.stage {
             // A beat that left later is answered before it: the probe, or its answer, was lost.
-            Stage::Probe { waiting } if waiting.is_some_and(|sent| sent < reply.round) => *waiting = None,
+            Stage::Probe { waiting } if waiting.is_some_and(|sent| sent < reply.round) && !mutant!(M16) => {
+                *waiting = None;
+            }
             Stage::Probe { .. } => {}
             // It restarted, or stood for election meanwhile: until an append shows it again that its
             // log equals ours, it cannot believe what is committed.
@@ -243,7 +250,7 @@ impl Replica {
                 progress.behind_at_beat = None;
                 // It holds everything but has not said that it is durable: its disk is slow, or its
                 // acknowledgement was lost. Only asking again tells which.
-                if latest && progress.matched < progress.sent_at_beat {
+                if latest && progress.matched < progress.sent_at_beat && !mutant!(M17) {
                     let asked = progress.sent_at_beat;
                     self.ask_for_acknowledgement(from, asked);
                 }

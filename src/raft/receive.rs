@@ -27,7 +27,9 @@ impl Replica {
             return;
         }
         let late = mutant!(B16) && matches!(body, Body::SnapshotChunk(_));
-        let deaf = mutant!(B06) && matches!(&body, Body::VoteReply(reply) if !reply.granted);
+        let deaf = mutant!(B06)
+            && matches!(&body, Body::VoteReply(reply) if reply.ballot == Ballot::Pre && !reply.granted);
+        let deaf = deaf || mutant!(M07) && matches!(self.role, Role::Leader(_));
         if term > self.term() && !deaf {
             self.adopt_term(now, term);
         }
@@ -71,8 +73,13 @@ impl Replica {
     /// One who still speaks for an earlier term learns ours; an answer to one is of no use.
     fn teach_term(&mut self, from: ReplicaId, body: &Body) {
         match body {
-            Body::Append(_) | Body::Beat(_) | Body::SnapshotChunk(_) => self.answer_stale_leader(from),
-            Body::VoteAsk(_)
+            Body::Append(_) | Body::Beat(_) | Body::SnapshotChunk(_) if !mutant!(M08) => {
+                self.answer_stale_leader(from);
+            }
+            Body::Append(_)
+            | Body::Beat(_)
+            | Body::SnapshotChunk(_)
+            | Body::VoteAsk(_)
             | Body::VoteReply(_)
             | Body::AppendReply(_)
             | Body::BeatReply(_)

@@ -32,7 +32,7 @@ impl Replica {
             // committed (Ongaro, raft-dev, 10 July 2015).
             return refuse(ReconfigurationRefusal::NoCommitInTerm);
         }
-        if self.configuration_index() > self.commit || self.configuration().is_joint() {
+        if self.configuration_index() > self.commit && !mutant!(M24) || self.configuration().is_joint() {
             return refuse(ReconfigurationRefusal::InProgress);
         }
         let changed = self.changed(leader, change).map_err(Refusal::Reconfiguration)?;
@@ -78,7 +78,8 @@ impl Replica {
 
     /// Brings the list of followers in line with the configuration in force.
     fn adjust_followers(&mut self, now: Now) {
-        let members = self.configuration().members();
+        let newest = self.configurations.last().expect("the base configuration is never removed");
+        let members = newest.configuration.members();
         let next = self.log.last().index;
         let own = self.settings.id;
         let Some(leader) = self.leader_mut() else { return };

@@ -177,8 +177,15 @@ impl<'a> Scan<'a> {
         if let Some(end) = self.sealed {
             return Some(Completed { end: end.offset, next: end.sequence.next() });
         }
+        if mutant!(M44)
+            && let Some(header) = self.batch_header(offset).filter(|header| header.sequence == next)
+        {
+            let end = offset + (BATCH_HEADER_BYTES as u64) + u64::from(header.body_bytes);
+            return Some(Completed { end, next: next.next() });
+        }
         // A mark is written while the batch behind it is, so the batch it names was complete.
-        let mark = self.marks.iter().filter(|mark| mark.sequence >= next && mark.end > offset);
+        let mark =
+            self.marks.iter().filter(|mark| mark.sequence >= next && mark.end > offset && !mutant!(M45));
         mark.max_by_key(|mark| mark.end).map(|mark| Completed { end: mark.end, next: mark.sequence.next() })
     }
 
