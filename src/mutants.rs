@@ -137,7 +137,7 @@ mutants! {
     B08 Raft Safety "a follower acknowledges all its log instead of what the message showed to be equal",
         "a longer divergent suffix, and an append that ends before it";
     B09 Raft Safety "a follower commits up to its own last entry instead of the last verified one",
-        "a divergent suffix behind an append that the leader cut (by terms or bytes), or one without entries";
+        "a divergent suffix, and a beat that arrives before the first append of a new leader";
     B10 Raft Safety "an entry of an earlier term is committed by counting replicas",
         "leaders that change before their own first entry is committed (figure 8 of the paper)";
     B11 Raft Safety "the leader counts itself before its own log is durable",
@@ -195,8 +195,8 @@ mutants! {
         "the last acknowledgements lost, and clients that are silent until they are answered";
     M18 Raft Liveness "room in the window of messages in flight is never returned",
         "more than 64 appends to one follower under one leader";
-    M19 Raft Safety "a beat's commit index is believed by a follower of unverified log",
-        "a divergent log, and a beat that arrives before the first append";
+    M19 Raft Safety "a beat tells the leader's last entry as committed",
+        "entries that followers hold and no majority has durably";
     M20 Raft Durability "committed entries are applied before they are durable here",
         "a slow disk, a majority of others, and a crash after applying";
     M21 Raft Safety "after a restart the whole log is taken for committed",

@@ -231,7 +231,7 @@ impl Replica {
         let following = self.following_mut();
         following.round = following.round.max(beat.round);
         let (leader, verified) = (following.leader, following.verified);
-        if let Some(verified) = verified.max(Some(self.log.last().index).filter(|_| mutant!(M19))) {
+        if let Some(verified) = verified.max(Some(self.log.last().index).filter(|_| mutant!(B09))) {
             self.learn_commit(beat.commit.min(verified));
         }
         self.send_in_term(leader, Body::BeatReply(BeatReply { round: beat.round, verified }));

@@ -131,7 +131,7 @@ impl Replica {
     /// the round began.
     pub(super) fn start_round(&mut self, now: Now) {
         let next_beat = self.next_beat(now.monotonic);
-        let commit = self.commit;
+        let commit = if mutant!(M19) { self.log.last().index } else { self.commit };
         let Some(leader) = self.leader_mut() else { return };
         leader.round = Round(leader.round.0 + 1);
         leader.next_beat = next_beat;

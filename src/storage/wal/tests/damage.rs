@@ -9,7 +9,7 @@ use super::{
         codec::{DATA_START, HEADER_OFFSETS, MARK_OFFSETS, RECORD_HEADER_BYTES},
         recovery::segment_name,
     },
-    append, genesis, meta,
+    append, genesis, hard_state, meta,
     model::{Model, apply, check_equal, read_group},
     open, options, script, vote,
 };
