@@ -283,6 +283,8 @@ mutants! {
         "a restart, then a comparison with replicas that did not";
     M62 Graph Safety "an imported snapshot does not remove what was there",
         "rows removed between a replica's own state and the snapshot it installs";
+    M63 Raft Safety "entries behind a snapshot are announced before the snapshot is installed",
+        "a snapshot that replaces the log, entries behind it that are committed, and a slow disk";
 }
 
 #[cfg(test)]
