@@ -3,6 +3,20 @@
 
 extern crate alloc;
 
+/// Whether a known bug is to be made here, to see that the tests find it (see `docs/testing.md`).
+#[cfg(not(kotoba_mutants))]
+macro_rules! mutant {
+    ($id:ident) => {
+        false
+    };
+}
+#[cfg(kotoba_mutants)]
+macro_rules! mutant {
+    ($id:ident) => {
+        $crate::mutants::is_active($crate::mutants::Mutant::$id)
+    };
+}
+
 #[cfg(feature = "node")]
 pub mod api;
 #[cfg(feature = "node")]
@@ -15,6 +29,8 @@ pub mod error;
 pub mod graph;
 pub mod limits;
 pub mod multiraft;
+#[cfg(kotoba_mutants)]
+pub mod mutants;
 #[cfg(feature = "node")]
 mod node;
 pub mod placement;

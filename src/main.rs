@@ -1,5 +1,8 @@
 //! The program: see the module `cli` of the library.
 
+#[cfg(kotoba_mutants)]
+compile_error!("the program is never built with bugs in it: `kotoba_mutants` is for tests of the library");
+
 use std::{env, process::ExitCode};
 
 fn main() -> ExitCode {

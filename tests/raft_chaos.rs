@@ -5,6 +5,8 @@
 
 #[path = "raft/checks.rs"]
 mod checks;
+#[path = "raft/mutant.rs"]
+mod mutant;
 #[path = "raft/random.rs"]
 mod random;
 #[allow(dead_code, reason = "each test uses a part of it")]
@@ -41,6 +43,7 @@ fn run(seed: u64) -> Counts {
 
 #[test]
 fn safety_holds_through_chaos_and_liveness_returns_after_it() {
+    mutant::put_in();
     let mut total = Counts::default();
     let mut failed = Vec::new();
     let keep_going = std::env::var_os("KOTOBA_CHAOS_KEEP_GOING").is_some();

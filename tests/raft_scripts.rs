@@ -4,6 +4,8 @@
 //! blank line. `UPDATE_GOLDEN=1` writes down what is printed now; read the difference before
 //! believing it. The commands are listed in `tests/raft/script.rs`.
 
+#[path = "raft/mutant.rs"]
+mod mutant;
 #[path = "raft/script.rs"]
 mod script;
 #[allow(dead_code, reason = "each test uses a part of it")]
@@ -36,6 +38,7 @@ fn replay(text: &str) -> String {
 
 #[test]
 fn scripts_print_what_they_printed() {
+    mutant::put_in();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/raft");
     let mut paths: Vec<_> = fs::read_dir(&folder)
         .expect("the folder of scripts")

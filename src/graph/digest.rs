@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use crate::{
     graph::{
         overlay::{Before, Overlay},
-        rows::{APPLIED, Applied, IMPORTING, applied, group_prefix},
+        rows::{APPLIED, Applied, IMPORTING, OUTCOME, SESSION, applied, group_prefix},
     },
     raft::{GroupId, Position},
     storage::graph_store::{Batch, GraphStore, KeyRange, Order, ReadView, StoreError},
@@ -29,7 +29,8 @@ pub(crate) fn row_sum(key: &[u8], value: &[u8]) -> u128 {
 
 /// Whether a row belongs to the state that replicas must agree on.
 pub(crate) fn counts(key: &[u8]) -> bool {
-    !matches!(key.get(4), None | Some(&(APPLIED | IMPORTING)))
+    let forgotten = mutant!(M54) && matches!(key.get(4), Some(&(SESSION | OUTCOME)));
+    !forgotten && !matches!(key.get(4), None | Some(&(APPLIED | IMPORTING)))
 }
 
 /// The digest of a group computed from all its rows, and how many they are: what the incremental one must

@@ -119,7 +119,8 @@ impl GraphMachine {
         }
         let (mut batch, delta) = applying.overlay.finish();
         let applied = Applied { position, digest: self.applied.digest.wrapping_add(delta) };
-        batch.put(Applied::key(self.group), applied.encode());
+        let stored = if mutant!(M61) { &self.applied } else { &applied };
+        batch.put(Applied::key(self.group), stored.encode());
         store.commit(batch)?;
         self.applied = applied;
         self.sessions.trim();

@@ -62,6 +62,7 @@ impl<'s, S: ReadView> Overlay<'s, S> {
     /// Reads a row as the batch sees it.
     pub(crate) fn get(&mut self, key: Vec<u8>) -> Result<Option<Bytes>, StoreError> {
         match self.slots.entry(key) {
+            Entry::Occupied(slot) if mutant!(M60) => self.store.get(slot.key()),
             Entry::Occupied(slot) => {
                 let slot = slot.get();
                 match (&slot.now, &slot.before) {
@@ -156,7 +157,9 @@ impl<'s, S: ReadView> Overlay<'s, S> {
                     batch.put(key, value);
                 }
                 Now::Removed => {
-                    count(0);
+                    if !mutant!(M59) {
+                        count(0);
+                    }
                     if !matches!(before, Before::Absent) {
                         batch.remove(key);
                     }

@@ -218,8 +218,11 @@ impl Sessions {
         let (group, client) = (self.group, client_key(&request.client_id));
         let session = self.session(client);
         session.row.last_used = index;
-        session.insert(group, overlay, request, outcome);
-        while session.window.len() > SESSION_OUTCOMES_MAX {
+        if !mutant!(M53) {
+            session.insert(group, overlay, request, outcome);
+        }
+        let kept = if mutant!(M56) { 2 } else { SESSION_OUTCOMES_MAX };
+        while session.window.len() > kept {
             session.forget_smallest(group, overlay);
         }
         session.store(group, overlay)
@@ -288,7 +291,8 @@ impl Sessions {
         if self.cache.contains_key(&client) {
             return Ok(true);
         }
-        let Some(row) = overlay.get(key(self.group, SESSION, &[&client]))? else {
+        let row = overlay.get(key(self.group, SESSION, &[&client]))?;
+        let Some(row) = row.filter(|_| !mutant!(M55)) else {
             return Ok(false);
         };
         let row = SessionRow::decode(&row)?;
@@ -362,12 +366,19 @@ impl Session {
         while self.window.front().is_some_and(|first| first.id < bound.0) {
             self.forget_smallest(group, overlay);
         }
-        self.row.open_from = self.row.open_from.max(bound.0);
+        self.close_below(bound.0);
+    }
+
+    /// Ids below `bound` are never executed from now on.
+    fn close_below(&mut self, bound: u64) {
+        if !mutant!(M57) {
+            self.row.open_from = self.row.open_from.max(bound);
+        }
     }
 
     fn forget_smallest<S: ReadView>(&mut self, group: GroupId, overlay: &mut Overlay<'_, S>) {
         if let Some(Remembered { id, sum }) = self.window.pop_front() {
-            self.row.open_from = self.row.open_from.max(id.saturating_add(1));
+            self.close_below(id.saturating_add(1));
             overlay.remove(outcome_key(group, self.client, id), Before::Sum(sum));
         }
     }
@@ -385,7 +396,7 @@ fn outcome_key(group: GroupId, client: ClientKey, id: u64) -> Vec<u8> {
 fn recall(row: Option<&[u8]>, print: &Fingerprint) -> Result<Outcome, StoreError> {
     let damaged = StoreError::Damaged("an outcome");
     let (first, outcome) = row.and_then(|row| row.split_first_chunk()).ok_or(damaged.clone())?;
-    if first != print {
+    if first != print && !mutant!(M58) {
         return Ok(Err(GraphError::RequestReused));
     }
     decode_outcome(outcome).ok_or(damaged)

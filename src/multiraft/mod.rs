@@ -171,7 +171,9 @@ impl Node {
             NodeInput::Tick => self.tick(now),
             NodeInput::Group { group, input } => self.step(now, group, input),
             NodeInput::Beats(messages) => {
+                let first = messages.first().map(|message| message.group);
                 for GroupMessage { group, message } in messages {
+                    let group = first.filter(|_| mutant!(M37)).unwrap_or(group);
                     if matches!(message.body, Body::Beat(_) | Body::BeatReply(_)) {
                         self.step(now, group, Input::Message { message, payload: None });
                     }
@@ -244,7 +246,9 @@ impl Node {
             };
             let beat = matches!(message.body, Body::Beat(_) | Body::BeatReply(_));
             let message = GroupMessage { group, message };
-            if beat {
+            if beat && mutant!(M38) {
+                self.beats.insert(peer, Vec::from([message]));
+            } else if beat {
                 self.beats.entry(peer).or_default().push(message);
             } else {
                 self.outputs.push_back(NodeOutput::Send { peer, message });
@@ -252,7 +256,9 @@ impl Node {
         }
         let deadline = entry.replica.deadline();
         if deadline != entry.deadline {
-            self.deadlines.extend(deadline.map(|at| (at, group)));
+            let taken = |at: &Instant| self.deadlines.iter().any(|(other, _)| other == at);
+            let timer = deadline.filter(|at| !mutant!(M39) || !taken(at));
+            self.deadlines.extend(timer.map(|at| (at, group)));
             if let Some(at) = core::mem::replace(&mut entry.deadline, deadline) {
                 self.deadlines.remove(&(at, group));
             }

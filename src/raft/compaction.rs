@@ -16,6 +16,7 @@ use super::{
 impl Replica {
     /// The log may forget entries up to `index`.
     pub(super) fn compact(&mut self, index: Index) {
+        let index = if mutant!(M31) { self.applied } else { index };
         let target = index.min(self.commit).min(self.applied).min(self.needed_by_followers());
         let start = self.log.start().index;
         if target <= start {

@@ -98,7 +98,7 @@ impl Durability {
     pub(super) fn cut(&mut self, from: Index) {
         let kept = from.previous();
         self.durable = self.durable.min(kept);
-        for write in &mut self.outstanding {
+        for write in self.outstanding.iter_mut().filter(|_| !mutant!(B21)) {
             write.reaches = write.reaches.map(|reaches| reaches.min(kept));
         }
     }
@@ -116,7 +116,7 @@ impl Durability {
 
     /// Whether the token names a write that is under way.
     fn awaits(&self, token: WriteToken) -> bool {
-        token.boot == self.boot
+        (token.boot == self.boot || mutant!(M23))
             && token.sequence <= self.issued
             && token.sequence > self.settled
             && !self.outstanding[self.place(token)].done
@@ -185,7 +185,9 @@ impl Replica {
             self.counters.stale_completions += 1;
             return;
         }
-        if let Err(fault) = result {
+        if let Err(fault) = result
+            && !mutant!(M22)
+        {
             self.fault(fault);
             return;
         }

@@ -59,7 +59,11 @@ impl Replica {
         // after a crash the candidate must still be what it claimed (Leader Completeness).
         for voter in self.other_voters() {
             let ask = self.message(voter, self.vote_ask(Ballot::Real, self.term()));
-            self.send_when_durable(ask);
+            if mutant!(M05) {
+                self.outputs.push_back(super::Output::Send(ask));
+            } else {
+                self.send_when_durable(ask);
+            }
         }
     }
 
@@ -91,6 +95,9 @@ impl Replica {
         if ask.ballot == Ballot::Real && ask.campaign_term > self.term() {
             self.adopt_term(now, ask.campaign_term);
         }
+        if mutant!(B05) && ask.ballot == Ballot::Pre {
+            self.await_leader(now);
+        }
         let granted = self.would_grant(from, &ask);
         if granted && ask.ballot == Ballot::Real {
             self.grant(now, from);
@@ -113,7 +120,8 @@ impl Replica {
         let free = match ask.ballot {
             Ballot::Pre => ask.campaign_term > self.term(),
             Ballot::Real => {
-                ask.campaign_term == self.term() && self.hard_state.vote.is_none_or(|vote| vote == from)
+                let kept = |vote| vote == from || mutant!(M03);
+                ask.campaign_term == self.term() && self.hard_state.vote.is_none_or(kept)
             }
         };
         // Leader Completeness: a candidate that lacks a committed entry finds no majority.
@@ -123,7 +131,7 @@ impl Replica {
     fn grant(&mut self, now: Now, to: ReplicaId) {
         if self.hard_state.vote.is_none() {
             self.hard_state = HardState { vote: Some(to), ..self.hard_state };
-            let hard_state = Some(self.hard_state);
+            let hard_state = Some(self.hard_state).filter(|_| !mutant!(M01));
             self.write(now, Change { hard_state, ..Change::default() });
         }
         // One who has voted waits for the outcome before standing itself.
@@ -135,8 +143,8 @@ impl Replica {
         let message = self.message(to, Body::VoteReply(reply));
         match ask.ballot {
             // Election Safety: a vote that could be forgotten is not given.
-            Ballot::Real => self.send_when_durable(message),
-            Ballot::Pre => self.outputs.push_back(super::Output::Send(message)),
+            Ballot::Real if !mutant!(B01) => self.send_when_durable(message),
+            Ballot::Real | Ballot::Pre => self.outputs.push_back(super::Output::Send(message)),
         }
     }
 
@@ -176,6 +184,10 @@ impl Replica {
         let (Role::PreCandidate(candidate) | Role::Candidate(candidate)) = &self.role else {
             return Election::Open;
         };
+        let grants = || candidate.votes.iter().filter(|(_, granted)| *granted).count();
+        if mutant!(B04) && 2 * grants() > self.configuration().voters.len() {
+            return Election::Won;
+        }
         quorum::election(self.configuration(), |voter| candidate.vote_of(voter))
     }
 

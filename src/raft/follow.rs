@@ -57,16 +57,21 @@ impl Replica {
             let payload = payload.expect("checked above");
             self.extend(now, append, matching, payload);
         }
-        let verified = last.max(self.verified());
+        if mutant!(B07) && last >= self.commit && last < self.log.last().index {
+            self.truncate(last.next());
+            self.write(now, Change { truncate_from: Some(last.next()), ..Change::default() });
+        }
+        let verified = if mutant!(B07) { last } else { last.max(self.verified()) };
         self.following_mut().verified = Some(verified);
         // Not our own last index: what lies behind the verified part may differ from the leader's.
-        self.learn_commit(append.commit.min(verified));
+        self.learn_commit(append.commit.min(if mutant!(B09) { self.log.last().index } else { verified }));
         self.answer_append(last);
     }
 
     /// The last index up to which the log equals the message; none where it does not connect.
     fn matching(&self, append: &Append) -> Option<Index> {
-        let mut matching = if self.log.holds(append.prev) {
+        let blind = mutant!(M10) && append.prev.index <= self.log.last().index;
+        let mut matching = if self.log.holds(append.prev) || blind {
             append.prev.index
         } else if append.prev.index < self.commit {
             // Committed entries equal every leader's, also those that are purged.
@@ -81,7 +86,8 @@ impl Replica {
                 matching = matching.max(run.index);
                 continue;
             }
-            while matching < run.index && self.log.term_at(matching.next()) == Some(run.term) {
+            let equal = |term| term == run.term || mutant!(M11);
+            while matching < run.index && self.log.term_at(matching.next()).is_some_and(equal) {
                 matching = matching.next();
             }
             if matching < run.index {
@@ -127,7 +133,7 @@ impl Replica {
         assert!(from > self.commit, "State Machine Safety: committed entries are never truncated");
         self.log.truncate_from(from);
         self.durability.cut(from);
-        if self.configuration_index() >= from {
+        if self.configuration_index() >= from && !mutant!(M26) {
             // A configuration lives and dies with its entry.
             self.configurations.retain(|entry| entry.index < from);
             self.outputs.push_back(Output::Members(self.configuration().clone()));
@@ -167,9 +173,9 @@ impl Replica {
     /// committed before our own write is done; applied then, a crash could leave a state machine
     /// that is ahead of its log.
     pub(super) fn announce_commit(&mut self) {
-        let ready = self.commit.min(self.durability.durable());
+        let ready = if mutant!(M20) { self.commit } else { self.commit.min(self.durability.durable()) };
         // What follows an installed snapshot is applied to its state, which is not there before.
-        if ready > self.announced && !self.durability.is_installing() {
+        if ready > self.announced && (mutant!(M63) || !self.durability.is_installing()) {
             self.announced = ready;
             self.outputs.push_back(Output::Commit(ready));
         }
@@ -196,7 +202,9 @@ impl Replica {
     /// Leader Completeness: only what is both equal to the leader's log and durable here counts
     /// towards a majority.
     fn acknowledgeable(&self) -> Index {
-        self.verified().min(self.durability.durable())
+        let verified = if mutant!(B08) { self.log.last().index } else { self.verified() };
+        let durable = if mutant!(M15) { self.log.last().index } else { self.durability.durable() };
+        verified.min(durable)
     }
 
     fn send_acknowledgement(&mut self) {
@@ -223,7 +231,7 @@ impl Replica {
         let following = self.following_mut();
         following.round = following.round.max(beat.round);
         let (leader, verified) = (following.leader, following.verified);
-        if let Some(verified) = verified {
+        if let Some(verified) = verified.max(Some(self.log.last().index).filter(|_| mutant!(B09))) {
             self.learn_commit(beat.commit.min(verified));
         }
         self.send_in_term(leader, Body::BeatReply(BeatReply { round: beat.round, verified }));

@@ -123,14 +123,15 @@ impl Replica {
                 leader.progress(voter).map_or_else(Default::default, |progress| progress.heard)
             }
         });
-        !stalled && now.monotonic.since(heard) < timing.election
+        let heard = mutant!(M04) || now.monotonic.since(heard) < timing.election;
+        (!stalled || mutant!(M09)) && heard
     }
 
     /// Begins a round: a beat to every follower, whose answers prove that this replica led when
     /// the round began.
     pub(super) fn start_round(&mut self, now: Now) {
         let next_beat = self.next_beat(now.monotonic);
-        let commit = self.commit;
+        let commit = if mutant!(M19) { self.log.last().index } else { self.commit };
         let Some(leader) = self.leader_mut() else { return };
         leader.round = Round(leader.round.0 + 1);
         leader.next_beat = next_beat;
@@ -152,6 +153,7 @@ impl Replica {
             self.counters.hostile += 1;
             return;
         }
+        let round = if mutant!(B19) { leader.round } else { round };
         let Some(progress) = leader.progress_mut(from) else { return };
         progress.heard = now.monotonic;
         if round > progress.round {
@@ -174,6 +176,7 @@ impl Replica {
             return;
         }
         let Some(progress) = self.leader_mut().and_then(|leader| leader.progress_mut(from)) else { return };
+        let index = if mutant!(M14) { progress.next.previous().max(index) } else { index };
         if index > progress.matched {
             progress.matched = index;
             progress.next = progress.next.max(index.next());
@@ -205,11 +208,14 @@ impl Replica {
             Stage::Replicate { .. } => prev > progress.matched,
             Stage::Snapshot(_) => false,
         };
-        if !answers_current || hint.index > prev {
+        if !answers_current || hint.index > prev || mutant!(M12) {
             return;
         }
         // Every rejection moves the probe back, so that it ends.
         let next = found.min(prev.previous_or_zero()).max(progress.matched).next();
+        if mutant!(M13) {
+            progress.matched = next.previous();
+        }
         progress.probe_from(next);
         self.replicate_to(now, from);
     }
@@ -222,7 +228,9 @@ impl Replica {
         let held = reply.verified.unwrap_or(Index::ZERO).max(progress.matched);
         match &mut progress.stage {
             // A beat that left later is answered before it: the probe, or its answer, was lost.
-            Stage::Probe { waiting } if waiting.is_some_and(|sent| sent < reply.round) => *waiting = None,
+            Stage::Probe { waiting } if waiting.is_some_and(|sent| sent < reply.round) && !mutant!(M16) => {
+                *waiting = None;
+            }
             Stage::Probe { .. } => {}
             // It restarted, or stood for election meanwhile: until an append shows it again that its
             // log equals ours, it cannot believe what is committed.
@@ -242,7 +250,7 @@ impl Replica {
                 progress.behind_at_beat = None;
                 // It holds everything but has not said that it is durable: its disk is slow, or its
                 // acknowledgement was lost. Only asking again tells which.
-                if latest && progress.matched < progress.sent_at_beat {
+                if latest && progress.matched < progress.sent_at_beat && !mutant!(M17) {
                     let asked = progress.sent_at_beat;
                     self.ask_for_acknowledgement(from, asked);
                 }
@@ -290,7 +298,7 @@ impl Replica {
                 Stage::Replicate { inflight } => next <= last && inflight.has_room(),
                 Stage::Snapshot(_) => return self.send_chunks(now, to),
             };
-            if !may_send {
+            if !may_send || mutant!(B17) && start == last {
                 return;
             }
             if next <= start {
@@ -325,7 +333,7 @@ impl Replica {
     /// Commits what a majority holds durably, if it is of this term (Raft paper, section 5.4.2).
     pub(super) fn advance_commit(&mut self, now: Now) {
         let Role::Leader(leader) = &self.role else { return };
-        let own = self.durability.durable();
+        let own = if mutant!(B11) { self.log.last().index } else { self.durability.durable() };
         let agreed = quorum::agreed(self.configuration(), |voter| {
             if voter == self.settings.id {
                 own
@@ -335,7 +343,7 @@ impl Replica {
         });
         // Leader Completeness: an entry of an earlier term is committed only along with one of
         // this term, however many replicas hold it (figure 8 of the paper).
-        if agreed <= self.commit || agreed < leader.first_of_term {
+        if agreed <= self.commit || agreed < leader.first_of_term && !mutant!(B10) {
             return;
         }
         self.commit = agreed;

@@ -19,24 +19,40 @@ pub(super) fn agreed<T: Ord + Copy + Default>(
     configuration: &Configuration,
     value_of: impl Fn(ReplicaId) -> T,
 ) -> T {
-    let voters = agreed_by_half(&configuration.voters, &value_of);
+    if mutant!(B12) {
+        return reached_by(&configuration.members(), majority(configuration.voters.len()), &value_of);
+    }
+    let voters = reached_by_majority(&configuration.voters, &value_of);
     if configuration.is_joint() {
-        voters.min(agreed_by_half(&configuration.outgoing, &value_of))
+        voters.min(reached_by_majority(&configuration.outgoing, &value_of))
     } else {
         voters
     }
 }
 
-fn agreed_by_half<T: Ord + Copy + Default>(half: &[ReplicaId], value_of: impl Fn(ReplicaId) -> T) -> T {
-    assert!(!half.is_empty() && half.len() <= MEMBERS_MAX, "a half of a configuration has 1 to 64 voters");
+fn reached_by_majority<T: Ord + Copy + Default>(half: &[ReplicaId], value_of: impl Fn(ReplicaId) -> T) -> T {
+    reached_by(half, majority(half.len()), value_of)
+}
+
+/// The greatest value that `needed` of these replicas have reached.
+fn reached_by<T: Ord + Copy + Default>(
+    replicas: &[ReplicaId],
+    needed: usize,
+    value_of: impl Fn(ReplicaId) -> T,
+) -> T {
+    assert!((needed..=MEMBERS_MAX).contains(&replicas.len()) && needed > 0, "1 to 64 voters decide");
     let mut values = [T::default(); MEMBERS_MAX];
-    let values = &mut values[..half.len()];
-    for (value, &voter) in values.iter_mut().zip(half) {
-        *value = value_of(voter);
+    let values = &mut values[..replicas.len()];
+    for (value, &replica) in values.iter_mut().zip(replicas) {
+        *value = value_of(replica);
     }
     values.sort_unstable();
-    // Of n values in ascending order, those from (n - 1) / 2 on are a majority.
-    values[(half.len() - 1) / 2]
+    values[replicas.len() - needed]
+}
+
+/// How many of these voters decide.
+fn majority(voters: usize) -> usize {
+    if mutant!(B03) { voters.div_ceil(2) } else { voters / 2 + 1 }
 }
 
 /// How an election stands. `vote_of` tells a voter's answer, where it gave one.
@@ -45,7 +61,7 @@ pub(super) fn election(
     vote_of: impl Fn(ReplicaId) -> Option<bool>,
 ) -> Election {
     let half = |voters: &[ReplicaId]| {
-        let majority = voters.len() / 2 + 1;
+        let majority = majority(voters.len());
         let yes = voters.iter().filter(|&&voter| vote_of(voter) == Some(true)).count();
         let no = voters.iter().filter(|&&voter| vote_of(voter) == Some(false)).count();
         if yes >= majority {

@@ -31,8 +31,15 @@ impl Replica {
             self.outputs.push_back(Output::ReadRefused { read, reason });
             return;
         }
+        if mutant!(M34) {
+            self.outputs.push_back(Output::ReadReady { read, index: self.commit });
+            return;
+        }
         if let Some(leader) = self.leader_mut() {
-            leader.reads.queued.push(read);
+            match leader.reads.confirming.back_mut() {
+                Some((_, _, reads)) if mutant!(M35) => reads.push(read),
+                Some(_) | None => leader.reads.queued.push(read),
+            }
             leader.reads.count += 1;
         }
         self.start_waiting_reads(now);
@@ -45,7 +52,7 @@ impl Replica {
         let Role::Leader(leader) = &self.role else { return };
         if leader.reads.queued.is_empty()
             || !leader.reads.confirming.is_empty()
-            || commit < leader.first_of_term
+            || commit < leader.first_of_term && !mutant!(B18)
         {
             return;
         }

@@ -26,10 +26,14 @@ impl Replica {
             self.on_vote_ask(now, from, *ask);
             return;
         }
-        if term > self.term() {
+        let late = mutant!(B16) && matches!(body, Body::SnapshotChunk(_));
+        let deaf = mutant!(B06)
+            && matches!(&body, Body::VoteReply(reply) if reply.ballot == Ballot::Pre && !reply.granted);
+        let deaf = deaf || mutant!(M07) && matches!(self.role, Role::Leader(_));
+        if term > self.term() && !deaf {
             self.adopt_term(now, term);
         }
-        if term < self.term() {
+        if term < self.term() && !late {
             match body {
                 // A trial raises nobody's term, so the one who answers it may be behind, and stay so.
                 Body::VoteReply(reply) if reply.ballot == Ballot::Pre => self.on_vote_reply(now, from, reply),
@@ -51,6 +55,9 @@ impl Replica {
                 }
             }
             Body::SnapshotChunk(chunk) => {
+                if late && matches!(self.role, Role::Leader(_)) {
+                    self.step_down(now);
+                }
                 if self.accept_leader(now, from) {
                     self.on_snapshot_chunk(chunk, payload);
                 }
@@ -70,8 +77,13 @@ impl Replica {
     /// One who still speaks for an earlier term learns ours; an answer to one is of no use.
     fn teach_term(&mut self, from: ReplicaId, body: &Body) {
         match body {
-            Body::Append(_) | Body::Beat(_) | Body::SnapshotChunk(_) => self.answer_stale_leader(from),
-            Body::VoteAsk(_)
+            Body::Append(_) | Body::Beat(_) | Body::SnapshotChunk(_) if !mutant!(M08) => {
+                self.answer_stale_leader(from);
+            }
+            Body::Append(_)
+            | Body::Beat(_)
+            | Body::SnapshotChunk(_)
+            | Body::VoteAsk(_)
             | Body::VoteReply(_)
             | Body::AppendReply(_)
             | Body::BeatReply(_)

@@ -27,12 +27,12 @@ impl Replica {
     fn check_change(&self, change: ConfigurationChange) -> Result<Configuration, Refusal> {
         let Role::Leader(leader) = &self.role else { return Err(self.not_leader()) };
         let refuse = |reason| Err(Refusal::Reconfiguration(reason));
-        if self.commit < leader.first_of_term {
+        if self.commit < leader.first_of_term && !mutant!(B22) {
             // Without an entry of its own term a leader may not know of a change its predecessor
             // committed (Ongaro, raft-dev, 10 July 2015).
             return refuse(ReconfigurationRefusal::NoCommitInTerm);
         }
-        if self.configuration_index() > self.commit || self.configuration().is_joint() {
+        if self.configuration_index() > self.commit && !mutant!(M24) || self.configuration().is_joint() {
             return refuse(ReconfigurationRefusal::InProgress);
         }
         let changed = self.changed(leader, change).map_err(Refusal::Reconfiguration)?;
@@ -78,7 +78,8 @@ impl Replica {
 
     /// Brings the list of followers in line with the configuration in force.
     fn adjust_followers(&mut self, now: Now) {
-        let members = self.configuration().members();
+        let newest = self.configurations.last().expect("the base configuration is never removed");
+        let members = newest.configuration.members();
         let next = self.log.last().index;
         let own = self.settings.id;
         let Some(leader) = self.leader_mut() else { return };

@@ -205,9 +205,11 @@ impl Replica {
             hard_state: restored.hard_state,
             role: Role::Follower(Follower { leader: None, deadline: now.monotonic }),
             log,
-            configurations: core::iter::once(base).chain(restored.configurations).collect(),
+            configurations: core::iter::once(base)
+                .chain(restored.configurations.into_iter().filter(|_| !mutant!(M27)))
+                .collect(),
             // Commit safety: what was applied was committed.
-            commit: restored.applied.max(start),
+            commit: if mutant!(M21) { last.index } else { restored.applied.max(start) },
             announced: restored.applied.max(start),
             applied: restored.applied,
             disk_full: false,
@@ -315,7 +317,9 @@ impl Replica {
     /// The members in force: those of the newest configuration in the log, committed or not.
     #[must_use]
     pub fn configuration(&self) -> &Configuration {
-        &self.configurations.last().expect("the base configuration is never removed").configuration
+        let in_force = |entry: &&ConfigurationEntry| !mutant!(M25) || entry.index <= self.commit;
+        let newest = self.configurations.iter().rfind(in_force);
+        &newest.expect("the base configuration is never removed").configuration
     }
 
     /// Whether this replica leads and `member` holds almost all of the log.

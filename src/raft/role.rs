@@ -84,7 +84,7 @@ impl Candidate {
 
     /// The first answer of a voter counts.
     pub(super) fn record(&mut self, voter: ReplicaId, granted: bool) {
-        if self.vote_of(voter).is_none() {
+        if self.vote_of(voter).is_none() || mutant!(B04) {
             self.votes.push((voter, granted));
         }
     }

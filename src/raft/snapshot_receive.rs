@@ -54,9 +54,12 @@ impl Replica {
 
     /// Committed entries equal the leader's: acknowledge them instead of a state we are past.
     fn already_past(&mut self) {
-        let reached = self.commit.min(self.durability.durable());
+        self.following_mut().incoming = None;
+        self.acknowledge_committed(self.commit.min(self.durability.durable()));
+    }
+
+    fn acknowledge_committed(&mut self, reached: Index) {
         let following = self.following_mut();
-        following.incoming = None;
         let (leader, round) = (following.leader, following.round);
         self.send(
             leader,
@@ -109,7 +112,7 @@ impl Replica {
             self.following_mut().incoming = None;
             return;
         }
-        let truncate_from = if self.log.holds(position) {
+        let truncate_from = if self.log.holds(position) && !mutant!(M29) {
             self.log.purge_to(position);
             None
         } else {
@@ -129,6 +132,9 @@ impl Replica {
         let verified = self.following_mut().verified.max(Some(position.index));
         self.following_mut().verified = verified;
         self.write(now, Change { install: Some(meta), truncate_from, ..Change::default() });
+        if mutant!(M30) {
+            self.acknowledge_committed(position.index);
+        }
     }
 
     /// The snapshot is installed once every write is durable that was asked for up to then.

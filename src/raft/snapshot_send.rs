@@ -60,7 +60,7 @@ impl Replica {
     pub(super) fn snapshot_built(&mut self, now: Now, built: Option<BuiltSnapshot>) {
         let described = built.and_then(|built| self.describe(built));
         let Some(leader) = self.leader_mut() else { return };
-        leader.snapshots.building = false;
+        leader.snapshots.building = mutant!(M33) && described.is_none();
         // Where it failed, the next beat's answer asks again.
         let Some(described) = described else { return };
         leader.snapshots.latest = Some(described);
@@ -69,10 +69,11 @@ impl Replica {
 
     fn describe(&self, built: BuiltSnapshot) -> Option<SnapshotDescriptor> {
         let term = self.log.term_at(built.index)?;
+        let members_at = if mutant!(M28) { self.log.start().index } else { built.index };
         let usable = built.index <= self.commit && built.bytes > 0;
         let meta = SnapshotMeta {
             position: Position::new(built.index, term),
-            configuration: self.configuration_at(built.index).clone(),
+            configuration: self.configuration_at(members_at).clone(),
         };
         usable.then_some(SnapshotDescriptor { id: built.id, meta, bytes: built.bytes })
     }
@@ -115,7 +116,7 @@ impl Replica {
     pub(super) fn resume_snapshot(&mut self, now: Now, to: ReplicaId) {
         let patience = self.settings.timing.election;
         let Some(sending) = self.leader_mut().and_then(|leader| sending_to(leader, to)) else { return };
-        if now.monotonic.since(sending.moved) >= patience {
+        if now.monotonic.since(sending.moved) >= patience && !mutant!(M32) {
             // A whole snapshot that was sent may still be installing; its last chunk is enough of a reminder.
             let last = sending.snapshot.as_ref().map_or(0, |snapshot| snapshot.bytes - 1);
             sending.sent = sending.acknowledged.min(last - last % SNAPSHOT_CHUNK_BYTES);

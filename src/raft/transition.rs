@@ -15,8 +15,8 @@ impl Replica {
     /// Adopts a later term, as a follower that knows no leader.
     pub(super) fn adopt_term(&mut self, now: Now, term: Term) {
         assert!(term > self.term(), "a term is adopted only where it is later");
-        self.hard_state = HardState { term, vote: None };
-        let hard_state = Some(self.hard_state);
+        self.hard_state = HardState { term, vote: self.hard_state.vote.filter(|_| mutant!(M06)) };
+        let hard_state = Some(self.hard_state).filter(|_| !mutant!(M02));
         self.write(now, Change { hard_state, ..Change::default() });
         self.step_down(now);
     }
@@ -105,7 +105,12 @@ impl Replica {
     /// Gives up what only a leader may promise.
     pub(super) fn end_leadership(&mut self) {
         let Role::Leader(leader) = &mut self.role else { return };
-        let reads = core::mem::take(&mut leader.reads);
+        let mut reads = core::mem::take(&mut leader.reads);
+        if mutant!(M36) {
+            for (_, index, reads) in reads.confirming.drain(..) {
+                self.outputs.extend(reads.into_iter().map(|read| Output::ReadReady { read, index }));
+            }
+        }
         let confirming = reads.confirming.into_iter().flat_map(|(_, _, reads)| reads);
         for read in reads.queued.into_iter().chain(confirming) {
             self.outputs.push_back(Output::ReadRefused { read, reason: Refusal::LeadershipLost });

@@ -131,6 +131,9 @@ impl Position {
     /// later term wins, then the longer log (Raft paper, section 5.4.1).
     #[must_use]
     pub fn is_up_to_date_with(self, other: Self) -> bool {
+        if mutant!(B02) {
+            return self.index >= other.index;
+        }
         (self.term, self.index) >= (other.term, other.index)
     }
 }

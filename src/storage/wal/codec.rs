@@ -70,6 +70,9 @@ impl Seal {
 /// The checksum of a payload.
 #[must_use]
 pub fn payload_checksum(payload: &[u8]) -> u32 {
+    if mutant!(M43) {
+        return 0;
+    }
     crc32fast::hash(payload)
 }
 

@@ -39,6 +39,8 @@ struct File {
     /// For each sector written since the last flush: what was durable, then each later content.
     unsynced: BTreeMap<usize, Vec<Vec<u8>>>,
     unreadable: BTreeSet<usize>,
+    /// A flush failed: none makes anything durable any more.
+    given_up: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +69,8 @@ impl MemDisk {
         self.power_cut_at = Some(self.operations + operation);
     }
 
-    /// Lets the flush of a file fail that comes after this many others.
+    /// Lets the flush of a file fail that comes after this many others. As on real disks, later ones
+    /// then claim to have succeeded, and what was written to that file may be lost all the same.
     pub const fn fail_sync_after(&mut self, syncs: u64) {
         self.failing_sync = Some(self.syncs + syncs);
     }
@@ -127,6 +130,7 @@ impl MemDisk {
                 let version = &versions[choose(versions.len())];
                 file.contents[sector * SECTOR..][..version.len()].copy_from_slice(version);
             }
+            file.given_up = false;
             after.files.insert(id, file);
         }
         after
@@ -263,10 +267,15 @@ impl Disk for MemDisk {
     fn sync_data(&mut self, name: &str) -> Result<(), DiskError> {
         Self::end(self.begin()?)?;
         self.syncs += 1;
-        if self.failing_sync.is_some_and(|at| self.syncs > at) {
+        let fails = self.failing_sync.is_some_and(|at| self.syncs == at + 1);
+        let file = self.file_mut(name).ok_or(DiskError::NotFound)?;
+        file.given_up |= fails;
+        if fails {
             return Err(DiskError::Failed("the flush failed".to_owned()));
         }
-        self.file_mut(name).ok_or(DiskError::NotFound)?.unsynced.clear();
+        if !file.given_up {
+            file.unsynced.clear();
+        }
         Ok(())
     }
 

@@ -137,7 +137,7 @@ impl Replay {
     /// what its group is known to have promised was at least about to be promised: keeping it is
     /// always safe, losing it is not.
     pub(super) fn mirrors<'a>(&mut self, mirrors: impl Iterator<Item = &'a Mirror>) {
-        for mirror in mirrors {
+        for mirror in mirrors.filter(|_| !mutant!(M46)) {
             let Some(group) = self.groups.get_mut(&mirror.group) else { continue };
             let rank = |hard: &HardState| (hard.term, hard.vote.is_some());
             if mirror.chain > group.hard_chain && rank(&mirror.hard_state) > rank(&group.state.hard_state) {
@@ -191,7 +191,7 @@ impl GroupReplay {
 
     fn follow(&mut self, chain: Chain, at: At) {
         let suspect = self.suspect.take();
-        if chain != self.state.chain.next() {
+        if chain != self.state.chain.next() && !mutant!(M52) {
             self.lost.get_or_insert(suspect.unwrap_or_else(|| at.damage(DamageKind::Records)));
         }
         self.state.chain = chain;

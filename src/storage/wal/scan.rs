@@ -164,6 +164,9 @@ impl<'a> Scan<'a> {
 
     /// Whether the batch that cannot be read at `offset` was completed, and so is damaged, not torn.
     fn evidence(&self, offset: u64, next: BatchSequence) -> Option<Completed> {
+        if mutant!(B24) && self.sealed.is_none() {
+            return None;
+        }
         let limit = self.sealed.map_or(self.image.length(), |end| end.offset);
         let later = (offset + BATCH_HEADER_BYTES as u64..limit)
             .step_by(ALIGNMENT)
@@ -174,8 +177,15 @@ impl<'a> Scan<'a> {
         if let Some(end) = self.sealed {
             return Some(Completed { end: end.offset, next: end.sequence.next() });
         }
+        if mutant!(M44)
+            && let Some(header) = self.batch_header(offset).filter(|header| header.sequence == next)
+        {
+            let end = offset + (BATCH_HEADER_BYTES as u64) + u64::from(header.body_bytes);
+            return Some(Completed { end, next: next.next() });
+        }
         // A mark is written while the batch behind it is, so the batch it names was complete.
-        let mark = self.marks.iter().filter(|mark| mark.sequence >= next && mark.end > offset);
+        let mark =
+            self.marks.iter().filter(|mark| mark.sequence >= next && mark.end > offset && !mutant!(M45));
         mark.max_by_key(|mark| mark.end).map(|mark| Completed { end: mark.end, next: mark.sequence.next() })
     }
 

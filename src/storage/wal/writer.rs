@@ -13,8 +13,8 @@ use alloc::{
 use core::mem;
 
 use super::{
-    BatchSequence, BootEpoch, Disk, DiskError, Entry, EntryIndex, GroupId, GroupWrite, LogId, OpenError, Place,
-    PlannedRead, Recovery, SegmentNumber, WalOptions, WriteError,
+    BatchSequence, BootEpoch, Disk, DiskError, Entry, EntryIndex, GroupId, GroupWrite, LogId, OpenError,
+    Place, PlannedRead, Recovery, SegmentNumber, WalOptions, WriteError,
     batch::{BatchBuilder, Buffers, Destination, Link, record_bytes},
     codec::{
         BATCH_HEADER_BYTES, Chain, Checkpoint, DATA_START, HEADER_OFFSETS, MIRROR_BYTES, Mark, RecordKind,
@@ -144,7 +144,7 @@ impl<D: Disk> WalWriter<D> {
         let mut recovery = Recovery {
             log_id: found.as_ref().map_or(options.log_id, |found| found.log),
             created: found.is_none(),
-            boot: BootEpoch(found.as_ref().map_or(0, |found| found.boot.0) + 1),
+            boot: BootEpoch(found.as_ref().map_or(0, |found| found.boot.0) + u64::from(!mutant!(M42))),
             next_sequence: BatchSequence(1),
             groups: BTreeMap::new(),
             damage: Vec::new(),
@@ -377,7 +377,9 @@ impl<D: Disk> WalWriter<D> {
             written = self.disk.write_at(name, mirror_low, &self.buffers.mirrors);
         }
         written.map_err(|error| self.poison_write(&error))?;
-        self.sync()?;
+        if !mutant!(M40) {
+            self.sync()?;
+        }
         self.segment.tail += self.buffers.batch.len() as u64;
         self.segment.mirror_low = mirror_low;
         self.segment.last_mark = Mark { sequence: self.next, end: self.segment.tail };
@@ -389,7 +391,11 @@ impl<D: Disk> WalWriter<D> {
 
     fn sync(&mut self) -> Result<(), WriteError> {
         self.counters.syncs += 1;
-        self.disk.sync_data(&self.segment.name).map_err(|_| self.poison(WriteFault::SyncFailed))
+        let mut synced = self.disk.sync_data(&self.segment.name);
+        if mutant!(M41) && synced.is_err() {
+            synced = self.disk.sync_data(&self.segment.name);
+        }
+        synced.map_err(|_| self.poison(WriteFault::SyncFailed))
     }
 
     fn poison_write(&mut self, error: &DiskError) -> WriteError {
@@ -497,6 +503,9 @@ impl<D: Disk> WalWriter<D> {
         let unsynced = |error| Begin::Failed(WriteFault::SyncFailed, error);
         self.disk.sync_data(spare).map_err(unsynced)?;
         self.disk.rename(spare, name).map_err(unsynced)?;
+        if mutant!(M48) {
+            return Ok(());
+        }
         self.disk.sync_dir().map_err(unsynced)
     }
 
@@ -556,6 +565,7 @@ impl<D: Disk> WalWriter<D> {
         rewrites: &BTreeMap<GroupId, Vec<Entry>>,
     ) -> SegmentNumber {
         let kept = self.groups.iter().filter(|(group, _)| !rewrites.contains_key(group));
+        let kept = kept.filter(|_| !mutant!(M49));
         kept.filter_map(|(_, state)| state.index.oldest_segment()).min().unwrap_or(number)
     }
 
@@ -599,7 +609,7 @@ fn size_of(writes: &[GroupWrite]) -> Size {
 
 fn checkpoint_of(state: &GroupState, entries_follow: bool) -> Checkpoint {
     Checkpoint {
-        hard_state: state.hard_state,
+        hard_state: HardState { vote: state.hard_state.vote.filter(|_| !mutant!(M47)), ..state.hard_state },
         start: state.start.clone(),
         entries_follow,
         damage: state.damage.map(super::Damage::to_words),

@@ -9,7 +9,7 @@ use super::{
         codec::{DATA_START, HEADER_OFFSETS, MARK_OFFSETS, RECORD_HEADER_BYTES},
         recovery::segment_name,
     },
-    append, genesis, meta,
+    append, genesis, hard_state, meta,
     model::{Model, apply, check_equal, read_group},
     open, options, script, vote,
 };
@@ -223,6 +223,26 @@ fn a_hard_state_survives_the_loss_of_either_copy() {
         assert_eq!(read_group(writer.disk(), &recovery, GroupId(1)), model[&GroupId(1)]);
         assert_eq!(read_group(writer.disk(), &recovery, GroupId(2)), model[&GroupId(2)]);
     }
+}
+
+#[test]
+fn a_vote_in_the_last_batch_survives_the_loss_of_that_batch() {
+    let (mut writer, _) = open(MemDisk::new());
+    writer.write(&[genesis(1)]).expect("a sound disk takes it");
+    writer.write(&[vote(1, 5, 2)]).expect("a sound disk takes it");
+    let mut disk = writer.disk().clone();
+    let name = segment_name(SegmentNumber(1));
+    // The first copy is the record; no mark tells that its batch was complete.
+    disk.flip_bit(&name, find_term(&disk, &name, 5), 3);
+    let (_, recovery) = open(disk);
+    assert_eq!(recovery.groups[&GroupId(1)].hard_state, hard_state(5, Some(2)));
+}
+
+/// Where a term first stands on the disk.
+fn find_term(disk: &MemDisk, name: &str, term: u64) -> usize {
+    let bytes = disk.contents(name).expect("it is there");
+    let mut offsets = (usize::try_from(DATA_START).expect("small")..bytes.len() - 8).step_by(8);
+    offsets.find(|&at| bytes[at..at + 8] == term.to_le_bytes()).expect("it is there")
 }
 
 #[test]
