@@ -18,6 +18,7 @@ pub mod commit_durability;
 pub mod election_safety;
 pub mod exactly_once;
 pub mod leader_completeness;
+pub mod linearizability;
 pub mod log_matching;
 pub mod monotonicity;
 pub mod promise;
