@@ -23,14 +23,14 @@ pub(super) struct Call<'h, M: Model> {
     pub(super) invoked: TrueTime,
     /// `None`: it takes effect at any time behind its call, or never.
     pub(super) answered: Option<Answered<'h, M>>,
+    /// Where it stands in the log, as far as that is known: a hint.
+    pub(super) effect: Option<Index>,
 }
 
 /// How a call ended.
 pub(super) struct Answered<'h, M: Model> {
     pub(super) at: TrueTime,
     pub(super) answer: &'h M::Answer,
-    /// Where the answer says it stands in the log: a hint.
-    pub(super) index: Index,
 }
 
 impl<M: Model> Clone for Call<'_, M> {
@@ -50,19 +50,28 @@ impl<M: Model> Call<'_, M> {
     fn matters(&self) -> bool {
         self.answered.is_some() || !M::is_read(self.operation)
     }
+
+    /// Nothing says that it ever took effect.
+    pub(super) fn is_a_guess(&self) -> bool {
+        self.answered.is_none() && self.effect.is_none()
+    }
 }
 
 /// The parts of a history.
-pub(super) fn parts<M: Model>(history: &History<M::Operation, M::Answer>) -> Vec<Part<'_, M>> {
+pub(super) fn parts<'h, M: Model>(
+    history: &'h History<M::Operation, M::Answer>,
+    effect: &dyn Fn(usize) -> Option<Index>,
+) -> Vec<Part<'h, M>> {
     let mut parts = BTreeMap::<_, Vec<Call<'_, M>>>::new();
     for (at, operation) in history.operations.iter().enumerate() {
-        let answered = match &operation.end {
-            End::Answered { at, answer, index } => Some(Answered { at: *at, answer, index: *index }),
-            End::Unknown => None,
+        let (answered, effect) = match &operation.end {
+            End::Answered { at, answer, index } => (Some(Answered { at: *at, answer }), Some(*index)),
+            End::Unknown => (None, effect(at)),
         };
-        let call = Call { at, operation: &operation.operation, invoked: operation.invoked, answered };
+        let (group, invoked, operation) = (operation.group, operation.invoked, &operation.operation);
+        let call = Call { at, operation, invoked, answered, effect };
         if call.matters() {
-            parts.entry((operation.group, M::key(&operation.operation))).or_default().push(call);
+            parts.entry((group, M::key(call.operation))).or_default().push(call);
         }
     }
     for calls in parts.values_mut() {

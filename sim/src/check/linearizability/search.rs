@@ -1,4 +1,9 @@
 //! The search for an order (see the [module](super)).
+//!
+//! An operation of unknown outcome is never forced to take effect, so that a search that lets it do
+//! so in vain would go on to try all orders of all such operations. So there are rounds, which bound
+//! how many of them take effect in a row. Each may use a part of the steps; only a round that was
+//! not held back by its bound can say that there is no order.
 
 use std::collections::BTreeSet;
 
@@ -29,8 +34,28 @@ pub(super) struct Stuck<M> {
     pub(super) candidates: Vec<usize>,
 }
 
-/// A search over the calls of one part.
-pub(super) struct Search<'c, 'h, M: Model> {
+/// Looks for an order of the calls of one part.
+pub(super) fn search<M: Model>(calls: &[Call<'_, M>], steps: u64) -> Searched<M> {
+    let mut left = steps;
+    for unknown_in_a_row_max in UNKNOWN_IN_A_ROW {
+        let round_steps = if unknown_in_a_row_max == usize::MAX { left } else { left / ROUND_SHARE };
+        let mut round = Round::new(calls, unknown_in_a_row_max, round_steps);
+        match round.run() {
+            Searched::Stuck(_) if round.was_held_back => {}
+            Searched::OutOfSteps => {}
+            found => return found,
+        }
+        left -= round_steps - round.steps;
+    }
+    Searched::OutOfSteps
+}
+
+/// The bounds of the rounds.
+const UNKNOWN_IN_A_ROW: [usize; 4] = [1, 2, 4, usize::MAX];
+/// A round with a bound may use one in so many of the steps that are left.
+const ROUND_SHARE: u64 = 4;
+
+struct Round<'c, 'h, M: Model> {
     calls: &'c [Call<'h, M>],
     events: Events,
     /// What is placed, in order.
@@ -39,7 +64,10 @@ pub(super) struct Search<'c, 'h, M: Model> {
     unanswered_for: usize,
     seen: BTreeSet<(Placed, u64)>,
     best: Option<((usize, usize), Stuck<M>)>,
+    /// Those that are left.
     steps: u64,
+    unknown_in_a_row_max: usize,
+    was_held_back: bool,
 }
 
 /// A state of the search, and what can be tried from it.
@@ -48,10 +76,14 @@ struct Level<M> {
     digest: u64,
     candidates: Vec<usize>,
     tried: usize,
+    /// How many operations at the end of the order took effect without a known reason.
+    unknown_in_a_row: usize,
+    /// The last place in the log that the order has come to.
+    log: Option<Index>,
 }
 
-impl<'c, 'h, M: Model> Search<'c, 'h, M> {
-    pub(super) fn new(calls: &'c [Call<'h, M>], steps: u64) -> Self {
+impl<'c, 'h, M: Model> Round<'c, 'h, M> {
+    fn new(calls: &'c [Call<'h, M>], unknown_in_a_row_max: usize, steps: u64) -> Self {
         let events = Events::new(calls);
         Self {
             calls,
@@ -62,18 +94,20 @@ impl<'c, 'h, M: Model> Search<'c, 'h, M> {
             seen: BTreeSet::new(),
             best: None,
             steps,
+            unknown_in_a_row_max,
+            was_held_back: false,
         }
     }
 
-    pub(super) fn run(mut self) -> Searched<M> {
-        let mut levels = vec![self.level(M::default())];
+    fn run(&mut self) -> Searched<M> {
+        let mut levels = vec![self.level(M::default(), 0, None)];
         while self.unanswered_for > 0 {
             let level = levels.last_mut().expect("the search ends with its first level");
             let Some(&call) = level.candidates.get(level.tried) else {
                 self.note_stuck(level);
                 levels.pop();
                 let Some(last) = self.order.pop() else {
-                    return Searched::Stuck(self.best.expect("a level was noted").1);
+                    return Searched::Stuck(self.best.take().expect("a level was noted").1);
                 };
                 self.take_back(last);
                 continue;
@@ -84,15 +118,22 @@ impl<'c, 'h, M: Model> Search<'c, 'h, M> {
             }
             self.steps -= 1;
             if let Some(state) = self.place(level, call) {
-                levels.push(self.level(state));
+                let unknown_in_a_row =
+                    if self.calls[call].is_a_guess() { level.unknown_in_a_row + 1 } else { 0 };
+                let log = level.log.max(self.calls[call].effect);
+                levels.push(self.level(state, unknown_in_a_row, log));
             }
         }
-        Searched::Explained(self.order)
+        Searched::Explained(std::mem::take(&mut self.order))
     }
 
     /// Places a call next, where its answer is the one that was given and this leads to something new.
     fn place(&mut self, level: &mut Level<M>, at: usize) -> Option<M> {
         let call = &self.calls[at];
+        if call.is_a_guess() && level.unknown_in_a_row == self.unknown_in_a_row_max {
+            self.was_held_back = true;
+            return None;
+        }
         let mut state = level.state.clone();
         let answer = state.step(call.operation);
         let is_read = M::is_read(call.operation);
@@ -124,20 +165,23 @@ impl<'c, 'h, M: Model> Search<'c, 'h, M> {
         self.unanswered_for += usize::from(self.calls[at].answered.is_some());
     }
 
-    fn level(&self, state: M) -> Level<M> {
+    fn level(&self, state: M, unknown_in_a_row: usize, log: Option<Index>) -> Level<M> {
         // Reads first, because they are placed for good; then in the order of the log, as far as
-        // it was told; effects that nobody was told of only where nothing else fits.
+        // it is known; other effects that nobody was told of only where nothing else fits, and the
+        // latest of them first: operations rarely take effect long after they were called.
         let rank = |&at: &usize| {
             let call = &self.calls[at];
-            match &call.answered {
-                Some(answered) if M::is_read(call.operation) => (0, answered.index),
-                Some(answered) => (1, answered.index),
-                None => (2, Index::ZERO),
+            match (&call.answered, call.effect) {
+                (Some(_), effect) if M::is_read(call.operation) => (0, effect),
+                (Some(_), effect) => (1, effect),
+                // Where the order has passed it, it had no effect when its turn came.
+                (None, effect @ Some(_)) if effect > log => (1, effect),
+                (None, _) => (2, Some(Index(u64::MAX - call.invoked))),
             }
         };
         let mut candidates = self.events.called_before_the_first_answer();
         candidates.sort_by_key(rank);
-        Level { digest: state.digest(), state, candidates, tried: 0 }
+        Level { digest: state.digest(), state, candidates, tried: 0, unknown_in_a_row, log }
     }
 
     fn note_stuck(&mut self, level: &Level<M>) {

@@ -4,8 +4,6 @@ mod just_in_time;
 mod simulated;
 mod tables;
 
-use kotoba_db_cluster::raft::{GroupId, Index};
-
 use super::*;
 use crate::{
     history::{End, Operation, TrueTime},

@@ -7,7 +7,7 @@ use kotoba_db_cluster::raft::GroupId;
 use super::{
     Model,
     part::{Call, Part, beginning, by_answer},
-    search::{Search, Searched, Stuck},
+    search::{Searched, Stuck, search},
 };
 use crate::history::{History, TrueTime};
 
@@ -113,7 +113,7 @@ fn shortest<'h, M: Model>(
     while explained + 1 < unexplained {
         let middle = explained.midpoint(unexplained);
         let known = beginning(&part.calls, &answers[..middle]);
-        match Search::<M>::new(&known, steps).run() {
+        match search(&known, steps) {
             Searched::Stuck(found) => (unexplained, calls, stuck) = (middle, known, found),
             // Not known to have none: what is shown is then longer than it need be.
             Searched::Explained(_) | Searched::OutOfSteps => explained = middle,

@@ -1,10 +1,15 @@
 //! Many histories: against the other two ways to judge them, and of registers with faults.
 
+use kotoba_db_cluster::graph::Cid;
+
 use super::{
     simulated::{Fault, Simulation},
     *,
 };
-use crate::choice::{Chooser, Seeded, Topic};
+use crate::{
+    choice::{Chooser, Seeded, Topic},
+    machine::{GraphAnswer, PlainGraph},
+};
 
 /// A tiny history that means nothing: about half of them have an explanation.
 fn nonsense(seed: u64) -> Registered {
@@ -81,11 +86,75 @@ fn histories_of_middle_size_are_judged_as_another_algorithm_does() {
 }
 
 #[test]
+fn hints_decide_nothing() {
+    for seed in 0..2_000 {
+        let mut history = nonsense(seed);
+        let expected = is_linearizable(&history);
+        let mut choices = Chooser::new(Seeded::new(seed));
+        let mut hint = || Index(choices.below(Topic::Client, 0, 5));
+        let effects: Vec<_> = history.operations.iter().map(|_| Some(hint()).filter(|at| at.0 > 0)).collect();
+        for operation in &mut history.operations {
+            if let End::Answered { index, .. } = &mut operation.end {
+                *index = hint();
+            }
+        }
+        let judgement = check_guided::<Registers>(&history, STEPS, &|at| effects[at]);
+        assert_eq!(judgement == Judgement::Linearizable, expected, "seed {seed}: {history:#?}");
+    }
+}
+
+#[test]
 fn correct_histories_have_an_explanation() {
     for seed in 0..20 {
-        let unknown = [0, 20, 100][seed as usize % 3];
+        let unknown = [0, 20, 50][seed as usize % 3];
         let simulation = Simulation { clients: 8, operations: 2_000, keys: 6, unknown, fault: None };
         assert_eq!(check::<Registers>(&simulation.run(seed), STEPS), Judgement::Linearizable, "seed {seed}");
+    }
+}
+
+#[test]
+fn with_hints_a_correct_history_takes_few_steps() {
+    for seed in 0..20 {
+        let simulation = Simulation { clients: 8, operations: 3_000, keys: 6, unknown: 200, fault: None };
+        let (history, effects) = simulation.run_with_effects(seed);
+        let judgement = check_guided::<Registers>(&history, 10_000, &|at| effects.get(&at).copied());
+        assert_eq!(judgement, Judgement::Linearizable, "seed {seed}");
+    }
+}
+
+#[test]
+fn any_machine_is_a_model() {
+    for seed in 0..20 {
+        let mut choices = Chooser::new(Seeded::new(seed));
+        let (mut graph, mut history) = (PlainGraph::default(), History::default());
+        for serial in 1..=600 {
+            let asked = <PlainGraph as Machine>::draw(&mut choices, 0, serial);
+            let (effect, key) = (10 * serial, <PlainGraph as Model>::key(&asked));
+            let mut around = || choices.below(Topic::Client, 0, 25);
+            let (invoked, at) = (effect.saturating_sub(around()), effect + around());
+            let end = End::Answered { at, answer: graph.step(&asked), index: Index(serial) };
+            let client = key as u32;
+            history.operations.push(Operation {
+                client,
+                serial,
+                group: GROUP,
+                operation: asked,
+                invoked,
+                end,
+            });
+        }
+        history.operations.sort_by_key(|operation| operation.invoked);
+        assert_eq!(check::<PlainGraph>(&history, 1_500), Judgement::Linearizable, "seed {seed}");
+
+        let is_version =
+            |end: &End<GraphAnswer>| matches!(end, End::Answered { answer: GraphAnswer::Version(_), .. });
+        let late = history.operations.iter_mut().filter(|operation| is_version(&operation.end)).nth(100);
+        let Some(Operation { end: End::Answered { answer, .. }, .. }) = late else {
+            panic!("a hundred changes were made");
+        };
+        *answer = GraphAnswer::Version(Cid::of(b"what nobody wrote"));
+        let judgement = check::<PlainGraph>(&history, STEPS);
+        assert!(matches!(judgement, Judgement::NotLinearizable(_)), "seed {seed}: {judgement}");
     }
 }
 

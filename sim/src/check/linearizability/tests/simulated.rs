@@ -38,10 +38,15 @@ struct Pending {
 impl Simulation {
     /// The history of a seed. At its end every key is read.
     pub(super) fn run(&self, seed: u64) -> Registered {
+        self.run_with_effects(seed).0
+    }
+
+    /// The same, and where each operation took effect.
+    pub(super) fn run_with_effects(&self, seed: u64) -> (Registered, BTreeMap<usize, Index>) {
         let mut run = Run {
             choices: Chooser::new(Seeded::new(seed)),
             registers: Registers::default(),
-            log: 0,
+            effects: BTreeMap::new(),
             history: History::default(),
             planted: self.fault.is_none(),
             postponed: None,
@@ -76,14 +81,14 @@ impl Simulation {
             run.history.operations.push(operation(99, read, end, Some((end + 1, answer))));
         }
         assert!(run.planted, "the fault found its place");
-        run.history
+        (run.history, run.effects)
     }
 }
 
 struct Run {
     choices: Chooser,
     registers: Registers,
-    log: u64,
+    effects: BTreeMap<usize, Index>,
     history: Registered,
     planted: bool,
     postponed: Option<RegisterOperation>,
@@ -149,9 +154,9 @@ impl Run {
         if wrote && pending.known {
             self.before.insert(key, (pending.end, before));
         }
-        self.log += 1;
+        let index = Index(self.effects.len() as u64 + 1);
+        self.effects.insert(pending.at, index);
         if pending.known {
-            let index = Index(self.log);
             self.history.operations[pending.at].end = End::Answered { at: pending.end, answer, index };
         }
     }
