@@ -13,8 +13,8 @@ use alloc::{
 use core::mem;
 
 use super::{
-    BatchSequence, BootEpoch, Disk, DiskError, Entry, EntryIndex, GroupId, GroupWrite, LogId, OpenError, Place,
-    PlannedRead, Recovery, SegmentNumber, WalOptions, WriteError,
+    BatchSequence, BootEpoch, Disk, DiskError, Entry, EntryIndex, GroupId, GroupWrite, LogId, OpenError,
+    Place, PlannedRead, Recovery, SegmentNumber, WalOptions, WriteError,
     batch::{BatchBuilder, Buffers, Destination, Link, record_bytes},
     codec::{
         BATCH_HEADER_BYTES, Chain, Checkpoint, DATA_START, HEADER_OFFSETS, MIRROR_BYTES, Mark, RecordKind,
