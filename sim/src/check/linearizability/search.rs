@@ -107,6 +107,7 @@ impl<'c, 'h, M: Model> Round<'c, 'h, M> {
                 self.note_stuck(level);
                 levels.pop();
                 let Some(last) = self.order.pop() else {
+                    assert!(self.placed.is_empty(), "what is not in the order is not placed");
                     return Searched::Stuck(self.best.take().expect("a level was noted").1);
                 };
                 self.take_back(last);
@@ -201,6 +202,10 @@ struct Placed(Box<[u64]>);
 impl Placed {
     fn new(calls: usize) -> Self {
         Self(vec![0; calls.div_ceil(64)].into())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.iter().all(|&bits| bits == 0)
     }
 
     fn toggle(&mut self, at: usize) {
