@@ -72,9 +72,19 @@ impl StateMachine for Graph {
 
     fn encode(request: Request, operation: &GraphOperation) -> Bytes {
         let operation = operation.canonical().expect("reads are not put in the log");
-        let client = format!("client {}", request.client);
+        let client = request.client.to_string();
         let (id, acked_below) = (RequestId(request.serial), RequestId(request.acked_below));
         Command::execute(client, id, acked_below, operation).expect("the client's name is short").encode()
+    }
+
+    fn request_of(payload: &Bytes) -> (u32, u64) {
+        match Command::decode(payload) {
+            Ok(Command::Execute(execute)) => {
+                let client = execute.client_id.parse().expect("clients are numbered");
+                (client, execute.request_id.0)
+            }
+            Ok(Command::Verify(_)) | Err(_) => unreachable!("only operations are proposed"),
+        }
     }
 
     fn apply(&mut self, position: Position, payload: &Bytes) -> Option<GraphAnswer> {

@@ -65,7 +65,9 @@ fn a_repeat_is_answered_and_what_is_over_is_not_carried_out() {
     let mut graph = Graph::create(GROUP, at(0));
     let (one, two) =
         (GraphOperation::CreateNode { node: 1 }, GraphOperation::Delete { entity: Entity::Node(1) });
-    let first = graph.apply(at(1), &Graph::encode(request(1, 1, 0), &one));
+    let payload = Graph::encode(request(1, 1, 0), &one);
+    assert_eq!(Graph::request_of(&payload), (1, 1));
+    let first = graph.apply(at(1), &payload);
     assert!(graph.apply(at(2), &Graph::encode(request(2, 1, 0), &two)).is_some());
     assert_eq!(graph.apply(at(3), &Graph::encode(request(1, 1, 0), &one)), first);
     let read = GraphOperation::Read { entity: Entity::Node(1) };
