@@ -12,18 +12,22 @@
 //! | [`quorum_intersection`] | quorums of neighbouring configurations share a voter (thesis, 4.1) | every change of members |
 //! | [`recovery`] | a restart finds what the disk was told, or says what is damaged | every restart |
 //! | [`real_time`] | an operation takes effect between its call and its answer | every answer |
+//! | [`sessions`] | what a client may rely on from one of its operations to the next (Terry et al., 1994) | every run |
+//! | [`linearizability`] | a history has a sequential explanation (Herlihy and Wing, 1990) | a sample of the runs |
 //! | [`exactly_once`] | a request takes effect once, and is answered the same each time | every commit and answer |
 
 pub mod commit_durability;
 pub mod election_safety;
 pub mod exactly_once;
 pub mod leader_completeness;
+pub mod linearizability;
 pub mod log_matching;
 pub mod monotonicity;
 pub mod promise;
 pub mod quorum_intersection;
 pub mod real_time;
 pub mod recovery;
+pub mod sessions;
 pub mod state_machine_safety;
 
 use std::fmt;
@@ -58,6 +62,8 @@ pub enum Check {
     ExactlyOnce,
     /// The history of the clients has a sequential explanation.
     Linearizability,
+    /// A client reads its writes, and neither its reads nor its writes go back.
+    Sessions,
     /// What the state machine says of its own state.
     Invariant,
     /// With a quorum healed, the group elects, commits and answers.
@@ -85,6 +91,7 @@ impl fmt::Display for Check {
             Self::RealTime => "real-time",
             Self::ExactlyOnce => "exactly-once",
             Self::Linearizability => "linearizability",
+            Self::Sessions => "sessions",
             Self::Invariant => "invariant",
             Self::Liveness => "liveness",
             Self::Convergence => "convergence",

@@ -1,5 +1,9 @@
 //! What clients asked and were told, and when: the evidence of a run, whatever happened inside.
 
+mod json_lines;
+
+pub use json_lines::ReadError;
+
 use kotoba_db_cluster::raft::{GroupId, Index};
 use serde::Serialize;
 

@@ -6,9 +6,11 @@
 //! the graph has, implements [`StateMachine`] instead.
 
 mod exactly_once;
+mod graph;
 mod registers;
 
 pub use exactly_once::ExactlyOnce;
+pub use graph::{Entity, Found, Graph, GraphAnswer, GraphOperation, Neighbor, PlainGraph, Refusal};
 pub use registers::{RegisterAnswer, RegisterOperation, Registers};
 
 use std::fmt::Debug;
@@ -80,9 +82,12 @@ pub trait Machine: Clone + Debug + Default + Serialize + DeserializeOwned {
 /// What the simulator replicates.
 pub trait StateMachine: Clone + Debug {
     /// What clients ask for.
-    type Operation: Clone + Debug + PartialEq + Serialize;
+    type Operation: Clone + Debug + PartialEq + Serialize + DeserializeOwned;
     /// What they are told.
-    type Answer: Clone + Debug + PartialEq + Serialize;
+    type Answer: Clone + Debug + PartialEq + Serialize + DeserializeOwned;
+    /// What clients must see: the machine without sessions, replicas or a format. Histories are
+    /// checked against it.
+    type Model: Machine<Operation = Self::Operation, Answer = Self::Answer>;
 
     /// The first state of a group.
     fn create(group: GroupId, position: Position) -> Self;

@@ -56,6 +56,7 @@ impl<M: Machine> ExactlyOnce<M> {
 impl<M: Machine> StateMachine for ExactlyOnce<M> {
     type Operation = M::Operation;
     type Answer = M::Answer;
+    type Model = M;
 
     fn create(_: GroupId, _: Position) -> Self {
         Self::default()
