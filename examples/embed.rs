@@ -7,9 +7,9 @@
 use std::{collections::BTreeMap, collections::VecDeque, mem::take};
 
 use kotoba_db_cluster::raft::{
-    Append, AppendPlan, Body, BootEpoch, Configuration, EntrySource, HardState, Index, Input, Message, Now,
-    Output, PayloadId, Position, Proposal, Replica, ReplicaId, Restored, RoleKind, Settings, SnapshotMeta,
-    Term, Timing, WriteToken,
+    Append, AppendPlan, Body, BootEpoch, Configuration, EntrySource, HardState, Index, Input, Limits,
+    Message, Now, Output, PayloadId, Position, Proposal, Replica, ReplicaId, Restored, RoleKind, Settings,
+    SnapshotMeta, Term, Timing, WriteToken,
 };
 
 /// A message together with the payload bytes it refers to: the core itself never sees a byte.
@@ -29,7 +29,7 @@ impl Member {
     /// Step 1: start from what the disk holds. A new group begins as if with a snapshot at 1/t1.
     fn new(id: ReplicaId, voters: Configuration) -> Self {
         let (boot, timing) = (BootEpoch(1), Timing::default());
-        let settings = Settings { id, boot, seed: 42, timing, retained_bytes: 0 };
+        let settings = Settings { id, boot, seed: 42, timing, retained_bytes: 0, limits: Limits::default() };
         let start = SnapshotMeta { position: Position::new(Index(1), Term(1)), configuration: voters };
         let hard_state = HardState { term: Term(1), vote: None };
         let restored = Restored { hard_state, start, applied: Index(1), ..Restored::default() };

@@ -53,6 +53,7 @@ fn replica(group: u32, node: u64) -> Replica {
         seed: 7,
         timing: Timing::default(),
         retained_bytes: 0,
+        limits: kotoba_db_cluster::raft::Limits::default(),
     };
     Replica::recover(settings, restored, Now::default()).expect("a new replica starts")
 }

@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use kotoba_db_cluster::raft::Limits;
+
 use crate::choice::{Chooser, Topic};
 
 /// What a run is made of. Chances are in permille.
@@ -23,11 +25,13 @@ pub struct Profile {
     pub election: Duration,
     /// Payload bytes kept for followers that are behind.
     pub retained_bytes: u64,
+    /// Bounds of every replica.
+    pub limits: Limits,
     /// Bytes of log entries a host keeps in memory.
     pub cache_bytes: u64,
     /// Bytes of a segment of the log.
     pub segment_bytes: u64,
-    /// Bytes that a snapshot claims beside its own: more than one chunk's worth of it in some runs.
+    /// Bytes that a snapshot claims beside its own, at most.
     pub snapshot_padding: u64,
     /// Entries applied at once, at most.
     pub apply_batch: u64,
@@ -35,6 +39,8 @@ pub struct Profile {
     pub clients: u32,
     /// Mean time between two operations of one client.
     pub think: Duration,
+    /// How long a client waits for an answer, and how often it asks before it gives up.
+    pub patience: (Duration, u32),
     /// Values that one operation writes at once, at most: each is an entry.
     pub burst: u64,
     /// Faults of the network.
@@ -150,12 +156,14 @@ impl Profile {
             heartbeat: millis(pick(&[50, 50, 100])),
             election: millis(pick(&[300, 300, 600, 200])),
             retained_bytes: pick(&[1 << 20, 0, 0, 300, 10_000]),
+            limits: draw_limits(&mut pick),
             cache_bytes: pick(&[1 << 20, 1 << 20, 0, 2_000]),
             segment_bytes: pick(&[64 << 10, 64 << 10, 20 << 10]),
-            snapshot_padding: pick(&[0, 0, 600 << 10, 3 << 20]),
+            snapshot_padding: pick(&[0, 0, 600, 600 << 10, 3 << 20]),
             apply_batch: pick(&[64, 64, 1, 3]),
             clients: small(pick(&[2, 4, 8, 16])),
             think: millis(pick(&[200, 200, 100, 40, 1_000])),
+            patience: (millis(pick(&[1_500, 1_500, 400, 4_000])), small(pick(&[6, 6, 2, 1]))),
             burst: pick(&[1, 1, 8, 100]),
             network: NetworkFaults {
                 loss: small(pick(&[0, 0, 10, 50, 200])),
@@ -194,13 +202,16 @@ impl Profile {
             late: (small(pick(&[0, 0, 50, 300])), millis(pick(&[1, 10, 100]))),
             fault_every: millis(pick(&[1_500, 1_500, 400, 150, 5_000])),
         };
+        // A snapshot of a million chunks shows nothing that one of a hundred does not.
+        profile.snapshot_padding = profile.snapshot_padding.min(profile.limits.snapshot_chunk_bytes * 100);
         if scale == Scale::Benchmark {
             profile.hosts = 5;
             profile.groups = 1;
             profile.chaos = Duration::from_secs(60);
             profile.heartbeat = millis(50);
             profile.clients = 4;
-            profile.think = millis(200);
+            profile.think = millis(170);
+            profile.patience = (millis(1_500), 6);
             profile.burst = 1;
         }
         profile
@@ -215,6 +226,33 @@ impl Profile {
         self.clock = ClockFaults { wall: self.clock.wall, drift_ppm: self.clock.drift_ppm, ..calm.clock };
         self.administration.resizes = 0;
         self.late = calm.late;
+        self.patience = calm.patience;
+    }
+}
+
+/// In most runs the bounds of production; in others everything comes one by one.
+fn draw_limits(pick: &mut impl FnMut(&[u64]) -> u64) -> Limits {
+    let default = Limits::default();
+    let size = |number: u64| usize::try_from(number).expect("numbers of the lists are small");
+    Limits {
+        append_bytes: pick(&[default.append_bytes, default.append_bytes, 1, 200]),
+        append_entries: pick(&[default.append_entries, default.append_entries, 1, 3]),
+        inflight_messages: size(pick(&[
+            default.inflight_messages as u64,
+            default.inflight_messages as u64,
+            1,
+            3,
+        ])),
+        inflight_bytes: pick(&[default.inflight_bytes, default.inflight_bytes, 100]),
+        uncommitted_bytes: pick(&[default.uncommitted_bytes, default.uncommitted_bytes, 300]),
+        reads_waiting: size(pick(&[default.reads_waiting as u64, default.reads_waiting as u64, 1])),
+        writes_outstanding: size(pick(&[
+            default.writes_outstanding as u64,
+            default.writes_outstanding as u64,
+            3,
+        ])),
+        snapshot_chunk_bytes: pick(&[default.snapshot_chunk_bytes, default.snapshot_chunk_bytes, 64]),
+        snapshot_chunks_in_flight: pick(&[default.snapshot_chunks_in_flight, 1]),
     }
 }
 

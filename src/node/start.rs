@@ -46,8 +46,8 @@ use crate::{
     multiraft::Node,
     placement::{MetaState, NodeId},
     raft::{
-        BootEpoch, GroupId, HardState, Index, Position, Replica, ReplicaId, Restored, Settings, SnapshotMeta,
-        Term, Timing,
+        BootEpoch, GroupId, HardState, Index, Limits, Position, Replica, ReplicaId, Restored, Settings,
+        SnapshotMeta, Term, Timing,
     },
     storage::{
         graph_store::{FjallStore, GraphStore, StoreError, StoreOptions},
@@ -608,6 +608,7 @@ impl ReplicaSettings {
             seed: self.seed ^ (u64::from(group.0) << 32),
             timing: self.timing,
             retained_bytes: self.retained_bytes,
+            limits: Limits::default(),
         }
     }
 }

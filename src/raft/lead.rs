@@ -14,7 +14,6 @@ use super::{
     role::{Follower, Leader, Role},
     types::{Index, Now, Position, ReplicaId, Round},
 };
-use crate::limits::{APPEND_BYTES_MAX, APPEND_ENTRIES_MAX, UNCOMMITTED_BYTES_MAX, WRITES_OUTSTANDING_MAX};
 
 impl Replica {
     /// Won an election: lead, and commit an entry of the new term, because nothing earlier can be
@@ -50,15 +49,16 @@ impl Replica {
     fn check_proposal(&self, proposal: &Proposal) -> Result<(), Refusal> {
         let Role::Leader(leader) = &self.role else { return Err(self.not_leader()) };
         let count = u64::from(proposal.count);
+        let limits = &self.settings.limits;
         let oversized =
-            count > 1 && proposal.bytes > APPEND_BYTES_MAX || proposal.bytes > UNCOMMITTED_BYTES_MAX;
-        if count == 0 || count > APPEND_ENTRIES_MAX || oversized {
+            count > 1 && proposal.bytes > limits.append_bytes || proposal.bytes > limits.uncommitted_bytes;
+        if count == 0 || count > limits.append_entries || oversized {
             return Err(Refusal::Malformed);
         }
-        if leader.uncommitted.bytes() + proposal.bytes > UNCOMMITTED_BYTES_MAX {
+        if leader.uncommitted.bytes() + proposal.bytes > limits.uncommitted_bytes {
             return Err(Refusal::Busy(BusyReason::UncommittedBytes));
         }
-        if self.durability.outstanding() >= WRITES_OUTSTANDING_MAX {
+        if self.durability.outstanding() >= limits.writes_outstanding {
             return Err(Refusal::Busy(BusyReason::WritesOutstanding));
         }
         Ok(())
@@ -289,13 +289,14 @@ impl Replica {
 
     /// Sends a follower what it lacks and its window allows.
     pub(super) fn replicate_to(&mut self, now: Now, to: ReplicaId) {
+        let limits = self.settings.limits;
         loop {
             let (start, last) = (self.log.start().index, self.log.last().index);
             let Some(progress) = self.leader_mut().and_then(|leader| leader.progress_mut(to)) else { return };
             let next = progress.next;
             let may_send = match &progress.stage {
                 Stage::Probe { waiting } => waiting.is_none(),
-                Stage::Replicate { inflight } => next <= last && inflight.has_room(),
+                Stage::Replicate { inflight } => next <= last && inflight.has_room(&limits),
                 Stage::Snapshot(_) => return self.send_chunks(now, to),
             };
             if !may_send || mutant!(B17) && start == last {
@@ -311,7 +312,8 @@ impl Replica {
     fn send_append(&mut self, to: ReplicaId, next: Index) {
         let prev = next.previous();
         let term = self.log.term_at(prev).expect("a follower behind the purged log gets a snapshot");
-        let entries = self.log.slice(next, APPEND_BYTES_MAX, APPEND_ENTRIES_MAX);
+        let limits = &self.settings.limits;
+        let entries = self.log.slice(next, limits.append_bytes, limits.append_entries);
         let commit = self.commit;
         let leader = self.leader_mut().expect("only a leader sends appends");
         let round = leader.round;

@@ -33,6 +33,7 @@
 //! | `reconfigure`, `configuration`, `quorum` | members and majorities |
 //! | `snapshot`, `snapshot_send`, `snapshot_receive`, `compaction` | state instead of log |
 //! | `log` | which entry has which term |
+//! | `limits` | how much is under way at once |
 //! | `invariants` | what must always hold |
 
 mod compaction;
@@ -43,6 +44,7 @@ mod election;
 mod follow;
 mod invariants;
 mod lead;
+mod limits;
 mod log;
 mod message;
 mod progress;
@@ -60,6 +62,7 @@ mod types;
 
 pub use configuration::{Configuration, ConfigurationChange, ConfigurationEntry, ConfigurationError};
 pub use contract::*;
+pub use limits::Limits;
 pub use log::TermRuns;
 pub use message::*;
 pub use replica::{Counters, RecoverError, Replica, Restored, Settings, Status, Timing};

@@ -15,10 +15,10 @@
 use alloc::collections::VecDeque;
 
 use super::{
+    limits::Limits,
     snapshot::SnapshotDescriptor,
     types::{Index, Instant, Round},
 };
-use crate::limits::{INFLIGHT_BYTES_MAX, INFLIGHT_MESSAGES_MAX};
 
 /// What a leader knows of one follower.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -94,8 +94,8 @@ pub(super) struct Window {
 
 impl Window {
     /// Whether another message may leave.
-    pub(super) fn has_room(&self) -> bool {
-        self.messages.len() < INFLIGHT_MESSAGES_MAX && self.bytes < INFLIGHT_BYTES_MAX
+    pub(super) fn has_room(&self, limits: &Limits) -> bool {
+        self.messages.len() < limits.inflight_messages && self.bytes < limits.inflight_bytes
     }
 
     /// Payload bytes in it.

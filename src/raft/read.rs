@@ -14,15 +14,13 @@ use super::{
     role::Role,
     types::{Index, Now, ReadId, Round},
 };
-use crate::limits::READS_WAITING_MAX;
 
 impl Replica {
     /// A client wants to read.
     pub(super) fn read(&mut self, now: Now, read: ReadId) {
         let refused = match &self.role {
-            Role::Leader(leader) => {
-                (leader.reads.count >= READS_WAITING_MAX).then_some(Refusal::Busy(BusyReason::ReadsWaiting))
-            }
+            Role::Leader(leader) => (leader.reads.count >= self.settings.limits.reads_waiting)
+                .then_some(Refusal::Busy(BusyReason::ReadsWaiting)),
             Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) | Role::Faulted(_) => {
                 Some(self.not_leader())
             }

@@ -12,6 +12,7 @@ use super::{
     configuration::{Configuration, ConfigurationEntry},
     contract::{Input, Output, Refusal, RoleKind, RoleReport, WriteFault},
     durability::Durability,
+    limits::Limits,
     log::LogMeta,
     message::{Body, Message},
     role::{Follower, Role},
@@ -32,6 +33,8 @@ pub struct Settings {
     pub timing: Timing,
     /// Payload bytes kept in the log for followers that are behind, beyond what is compacted.
     pub retained_bytes: u64,
+    /// How much it has under way at once.
+    pub limits: Limits,
 }
 
 /// The time-outs of a group. All its replicas should have the same.

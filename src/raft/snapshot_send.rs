@@ -3,6 +3,7 @@
 use super::{
     configuration::Configuration,
     contract::{BuiltSnapshot, Output},
+    limits::Limits,
     message::{Body, SnapshotChunk, SnapshotReply},
     progress::{Sending, Stage},
     replica::Replica,
@@ -10,7 +11,6 @@ use super::{
     snapshot::{SnapshotDescriptor, SnapshotMeta},
     types::{Index, Now, Position, ReplicaId},
 };
-use crate::limits::{SNAPSHOT_CHUNK_BYTES, SNAPSHOT_CHUNKS_IN_FLIGHT_MAX};
 
 impl Replica {
     /// The log no longer holds what a follower needs.
@@ -25,6 +25,7 @@ impl Replica {
     /// log continues.
     pub(super) fn send_chunks(&mut self, now: Now, to: ReplicaId) {
         let start = self.log.start().index;
+        let Limits { snapshot_chunk_bytes, snapshot_chunks_in_flight, .. } = self.settings.limits;
         let Some(leader) = self.leader_mut() else { return };
         let latest = leader.snapshots.latest.clone().filter(|latest| latest.meta.position.index >= start);
         let Some(sending) = sending_to(leader, to) else { return };
@@ -33,17 +34,17 @@ impl Replica {
             *sending = Sending { snapshot: Some(latest), acknowledged: 0, sent: 0, moved: now.monotonic };
         }
         let snapshot = sending.snapshot.clone().expect("set just above");
-        let window =
-            sending.acknowledged.saturating_add(SNAPSHOT_CHUNK_BYTES * SNAPSHOT_CHUNKS_IN_FLIGHT_MAX);
+        let ahead = snapshot_chunk_bytes.saturating_mul(snapshot_chunks_in_flight);
+        let window = sending.acknowledged.saturating_add(ahead);
         let from = sending.sent;
         let mut offset = from;
         while offset < snapshot.bytes && offset < window {
-            offset = (offset + SNAPSHOT_CHUNK_BYTES).min(snapshot.bytes);
+            offset = (offset + snapshot_chunk_bytes).min(snapshot.bytes);
         }
         sending.sent = offset;
         let mut offset = from;
         while offset < snapshot.bytes && offset < window {
-            let length = SNAPSHOT_CHUNK_BYTES.min(snapshot.bytes - offset);
+            let length = snapshot_chunk_bytes.min(snapshot.bytes - offset);
             self.send(to, Body::SnapshotChunk(SnapshotChunk { snapshot: snapshot.clone(), offset, length }));
             offset += length;
         }
@@ -115,11 +116,12 @@ impl Replica {
     /// Nothing moved for a while: send again what was not acknowledged.
     pub(super) fn resume_snapshot(&mut self, now: Now, to: ReplicaId) {
         let patience = self.settings.timing.election;
+        let chunk = self.settings.limits.snapshot_chunk_bytes;
         let Some(sending) = self.leader_mut().and_then(|leader| sending_to(leader, to)) else { return };
         if now.monotonic.since(sending.moved) >= patience && !mutant!(M32) {
             // A whole snapshot that was sent may still be installing; its last chunk is enough of a reminder.
             let last = sending.snapshot.as_ref().map_or(0, |snapshot| snapshot.bytes - 1);
-            sending.sent = sending.acknowledged.min(last - last % SNAPSHOT_CHUNK_BYTES);
+            sending.sent = sending.acknowledged.min(last - last % chunk);
             sending.moved = now.monotonic;
         }
     }

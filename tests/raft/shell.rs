@@ -10,8 +10,8 @@ use std::{
 
 use kotoba_db_cluster::raft::{
     AppendPlan, Body, BootEpoch, BuiltSnapshot, Configuration, ConfigurationEntry, EntrySource, HardState,
-    Index, Input, Message, Now, Output, PayloadId, Position, Proposal, RecoverError, Replica, ReplicaId,
-    Restored, Settings, SnapshotId, SnapshotMeta, Term, Timing, WriteFault, WritePlan, WriteToken,
+    Index, Input, Limits, Message, Now, Output, PayloadId, Position, Proposal, RecoverError, Replica,
+    ReplicaId, Restored, Settings, SnapshotId, SnapshotMeta, Term, Timing, WriteFault, WritePlan, WriteToken,
 };
 
 /// What an entry holds.
@@ -167,6 +167,7 @@ impl Shell {
             seed: self.seed.wrapping_add(self.boots),
             timing: self.timing,
             retained_bytes: self.retained_bytes,
+            limits: Limits::default(),
         };
         self.replica = Some(Replica::recover(settings, restored, now)?);
         self.log = self.disk.entries.clone();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use kotoba_db_cluster::{
     multiraft::NodeInput,
     raft::{GroupId, Index, Input, PayloadId, Proposal, ReadId, Refusal, RoleKind},
@@ -21,10 +22,6 @@ use crate::{
     trace::Kind,
 };
 
-/// How long a client waits before it asks again.
-const PATIENCE_NANOS: u64 = 1_500_000_000;
-/// How often it asks.
-const ATTEMPTS_MAX: u32 = 6;
 /// How long a request or an answer travels.
 const TRAVEL_NANOS: u64 = 300_000;
 /// How long a client that was sent away waits before it asks elsewhere.
@@ -145,17 +142,18 @@ impl<M: StateMachine> World<M> {
                 }
             }
         };
+        let patience = nanos(self.profile.patience.0);
         for asker in &askers {
             let asking = self.clients.clients[client as usize].asking.get_mut(&asker.serial);
             let attempt = asking.map_or(0, |asking| {
                 asking.attempt += 1;
                 asking.attempt
             });
-            self.agenda.plan(self.now + PATIENCE_NANOS, Event::Timeout { asker: *asker, attempt });
+            self.agenda.plan(self.now + patience, Event::Timeout { asker: *asker, attempt });
         }
         if !self.choices.chance(Topic::Message, client, self.profile.network.loss) {
             if self.choices.chance(Topic::Message, client, self.profile.network.duplication) {
-                let wait = TRAVEL_NANOS + self.choices.below(Topic::Delay, client, PATIENCE_NANOS);
+                let wait = TRAVEL_NANOS + self.choices.below(Topic::Delay, client, 2 * patience);
                 self.agenda.plan(self.now + wait, Event::Request { host, askers: askers.clone() });
             }
             self.agenda.plan(self.now + TRAVEL_NANOS, Event::Request { host, askers });
@@ -184,6 +182,18 @@ impl<M: StateMachine> World<M> {
             }
         }
         let Some(group) = group_of else { return };
+        let most = usize::try_from(self.profile.limits.append_entries).expect("bounds are small").max(1);
+        let mut writes = writes.into_iter();
+        loop {
+            let batch: Vec<_> = writes.by_ref().take(most).collect();
+            if batch.is_empty() || self.hosts[at].process.is_none() {
+                return;
+            }
+            self.propose(at, group, batch);
+        }
+    }
+
+    fn propose(&mut self, at: usize, group: GroupId, writes: Vec<(Asker, Bytes)>) {
         let process = self.hosts[at].process.as_mut().expect("it runs");
         let payload = PayloadId(process.name());
         let count = u32::try_from(writes.len()).expect("bursts are small");
@@ -293,7 +303,7 @@ impl<M: StateMachine> World<M> {
         let group = asking.group;
         let Some((index, answer)) = answer else {
             client.favourite.remove(&group);
-            if asking.attempt < ATTEMPTS_MAX {
+            if asking.attempt < self.profile.patience.1 {
                 self.situations.count(Situation::Retried);
                 return self.ask(group, vec![asker]);
             }
@@ -332,7 +342,7 @@ impl<M: StateMachine> World<M> {
             return;
         }
         let group = asking.group;
-        if attempt >= ATTEMPTS_MAX {
+        if attempt >= self.profile.patience.1 {
             return self.give_up(asker);
         }
         self.situations.count(Situation::Retried);
@@ -358,8 +368,9 @@ impl<M: StateMachine> World<M> {
     }
 
     /// How long a run may still take before every client has its answer or gave up.
-    pub(super) fn longest_wait() -> TrueTime {
-        u64::from(ATTEMPTS_MAX + 1) * PATIENCE_NANOS
+    pub(super) fn longest_wait(&self) -> TrueTime {
+        let (patience, attempts) = self.profile.patience;
+        u64::from(attempts + 1) * nanos(patience)
     }
 }
 

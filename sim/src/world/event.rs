@@ -1,6 +1,9 @@
 //! What can happen.
 
-use kotoba_db_cluster::raft::{GroupId, Index, Input, PeerId, Position};
+use kotoba_db_cluster::{
+    multiraft::GroupMessage,
+    raft::{GroupId, Index, Input, PeerId, Position},
+};
 
 use super::{host::Asker, packet::Packet};
 use crate::history::TrueTime;
@@ -14,6 +17,8 @@ pub(crate) enum Event<A> {
     DiskDone { host: usize, life: u64 },
     /// Committed entries are applied.
     Apply { host: usize, life: u64, group: GroupId },
+    /// Entries are read for a message.
+    Gather { host: usize, life: u64, peer: PeerId, message: Box<GroupMessage> },
     /// A snapshot is built.
     Build { host: usize, life: u64, group: GroupId, at_least: Index },
     /// A chunk is stored.

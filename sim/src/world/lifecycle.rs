@@ -208,6 +208,7 @@ impl<M: StateMachine> World<M> {
                 ..Timing::default()
             },
             retained_bytes: self.profile.retained_bytes,
+            limits: self.profile.limits,
         };
         let hosted = Hosted {
             machine: stored.durable.as_ref().map(|(_, machine)| machine.clone()),

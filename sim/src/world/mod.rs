@@ -247,6 +247,7 @@ impl<M: StateMachine> World<M> {
         match event {
             Event::DiskDone { host, life }
             | Event::Apply { host, life, .. }
+            | Event::Gather { host, life, .. }
             | Event::Build { host, life, .. }
             | Event::Stored { host, life, .. }
             | Event::Input { host, life, .. }
@@ -291,6 +292,7 @@ impl<M: StateMachine> World<M> {
             Event::Deliver { from, to, sent, packet, .. } => self.deliver(from, to, sent, packet),
             Event::DiskDone { host, .. } => self.disk_done(host),
             Event::Apply { host, group, .. } => self.apply(host, group),
+            Event::Gather { host, peer, message, .. } => self.gather(host, peer, *message),
             Event::Build { host, group, at_least, .. } => self.build(host, group, at_least),
             Event::Stored { host, group, position, next_offset, .. } => {
                 self.stored(host, group, position, next_offset);

@@ -85,7 +85,7 @@ impl<M: StateMachine> World<M> {
         }
         self.run_while(HEALED_NANOS / 3, |world| !world.all_sound());
         self.clients.open = false;
-        self.run_while(Self::longest_wait(), |world| !world.clients.is_idle());
+        self.run_while(self.longest_wait(), |world| !world.clients.is_idle());
         if !self.run_while(HEALED_NANOS, |world| world.disagreement().is_some()) && self.violation.is_none() {
             let what = self.disagreement().unwrap_or_default();
             self.fail(Check::Convergence, format!("{what}: {}", self.describe()));

@@ -14,7 +14,7 @@ use super::{
     World,
     event::Event,
     host::{Held, Submitted},
-    network::Fate,
+    network::{Fate, nanos},
     packet::{Cargo, Packet},
 };
 use crate::{
@@ -179,7 +179,14 @@ impl<M: StateMachine> World<M> {
             None => Ok(()),
         };
         process.turn.writes.push(write);
+        let installs = install.is_some();
         process.turn.tokens.push(Submitted { group, token, install });
+        let aimed = 20 * self.profile.process.aimed_crashes;
+        if installs && self.choices.chance(Topic::Process, self.hosts[at].number, aimed) {
+            // Killed between the log's record of a snapshot and the state that it stands for.
+            let life = self.hosts[at].life;
+            self.agenda.plan(self.now + AIMED_NANOS, Event::Kill { host: at, life });
+        }
         self.judge(verdict);
     }
 
@@ -291,10 +298,12 @@ impl<M: StateMachine> World<M> {
             index: replica.status().configuration_index,
             configuration: members.clone(),
         };
-        let before = self
-            .configurations
-            .insert((at, group), new)
-            .map_or_else(|| members.clone(), |known| known.configuration);
+        let index = new.index;
+        let Some(before) = self.configurations.insert((at, group), new) else { return };
+        if index < before.index {
+            self.situations.count(Situation::MembersRolledBack);
+        }
+        let before = before.configuration;
         if before == members {
             return;
         }
@@ -302,15 +311,8 @@ impl<M: StateMachine> World<M> {
             self.situations.count(Situation::MembersChanged);
             let verdict = self.checks.quorum_intersection.follows(group, place, &before, &members);
             self.judge(verdict);
-        } else if self.turn_truncates(at, group) {
-            self.situations.count(Situation::MembersRolledBack);
         }
         self.say(Kind::Members, Some(at), || format!("{group} has members {members:?}"));
-    }
-
-    fn turn_truncates(&self, at: usize, group: GroupId) -> bool {
-        let process = self.hosts[at].process.as_ref().expect("it has just been stepped");
-        process.turn.writes.iter().any(|write| write.group == group && write.truncate_from.is_some())
     }
 
     fn check_promise(&mut self, at: usize, group: GroupId, message: &kotoba_db_cluster::raft::Message) {
@@ -326,10 +328,24 @@ impl<M: StateMachine> World<M> {
         self.judge(verdict);
     }
 
-    /// Attaches bytes to a message and sends it.
     fn send(&mut self, at: usize, peer: PeerId, message: GroupMessage) {
+        self.check_promise(at, message.group, &message.message);
+        // Entries that must be read from disk are read beside everything else: they may be gone by then.
+        let late = matches!(&message.message.body, Body::Append(append) if !append.entries.is_empty())
+            && self.choices.chance(Topic::Scheduling, self.hosts[at].number, self.profile.late.0);
+        if late {
+            let longest = nanos(self.profile.late.1);
+            let wait = self.choices.below(Topic::Scheduling, self.hosts[at].number, longest);
+            let life = self.hosts[at].life;
+            self.agenda.plan(self.now + wait, Event::Gather { host: at, life, peer, message: Box::new(message) });
+        } else {
+            self.gather(at, peer, message);
+        }
+    }
+
+    /// Attaches bytes to a message and sends it.
+    pub(super) fn gather(&mut self, at: usize, peer: PeerId, message: GroupMessage) {
         let GroupMessage { group, message } = message;
-        self.check_promise(at, group, &message);
         let process = self.hosts[at].process.as_ref().expect("it has just been stepped");
         let cargo = match &message.body {
             Body::Append(append) if !append.entries.is_empty() => {
@@ -440,6 +456,8 @@ impl<M: StateMachine> World<M> {
     }
 }
 
+/// A crash that is aimed at a write under way comes this much later.
+const AIMED_NANOS: u64 = 90_000;
 /// A message that travels longer than this is late.
 const LATE_NANOS: u64 = 1_000_000;
 
