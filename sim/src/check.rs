@@ -64,6 +64,8 @@ pub enum Check {
     Linearizability,
     /// A client reads its writes, and neither its reads nor its writes go back.
     Sessions,
+    /// A client reads its own writes, and does not go back.
+    SessionGuarantees,
     /// What the state machine says of its own state.
     Invariant,
     /// With a quorum healed, the group elects, commits and answers.
@@ -92,6 +94,7 @@ impl fmt::Display for Check {
             Self::ExactlyOnce => "exactly-once",
             Self::Linearizability => "linearizability",
             Self::Sessions => "sessions",
+            Self::SessionGuarantees => "session-guarantees",
             Self::Invariant => "invariant",
             Self::Liveness => "liveness",
             Self::Convergence => "convergence",

@@ -3,10 +3,12 @@
 
 pub mod check;
 pub mod choice;
+pub mod cli;
 pub mod history;
 pub mod machine;
 pub mod profile;
 pub mod runner;
+pub mod shrink;
 pub mod situations;
 pub mod trace;
 pub mod world;

@@ -1,3 +1,7 @@
 //! The program `kotoba-sim`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    kotoba_sim::cli::main()
+}

@@ -55,6 +55,8 @@ pub struct Profile {
     pub administration: Administration,
     /// Chance that a piece of work in a process is late, and how late at most.
     pub late: (u32, Duration),
+    /// Whether a sequential explanation of the whole history is searched for.
+    pub judged: bool,
     /// Mean time between two faults.
     pub fault_every: Duration,
 }
@@ -200,6 +202,7 @@ impl Profile {
                 kept_entries: pick(&[100, 100, 10, 0]),
             },
             late: (small(pick(&[0, 0, 50, 300])), millis(pick(&[1, 10, 100]))),
+            judged: pick(&[1, 0, 0, 0]) == 1,
             fault_every: millis(pick(&[1_500, 1_500, 400, 150, 5_000])),
         };
         // A snapshot of a million chunks shows nothing that one of a hundred does not.

@@ -1,6 +1,7 @@
 //! Running seeds, and what comes of them.
 
 use std::{
+    cell::RefCell,
     panic::{AssertUnwindSafe, catch_unwind},
     time::Duration,
 };
@@ -15,6 +16,31 @@ use crate::{
     trace::Trace,
     world::World,
 };
+
+thread_local! {
+    /// Where the last panic of this thread happened.
+    static PANICKED: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Lets panics be told as what failed, instead of printed: the engine's assertions are checks.
+pub fn silence_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        let place = info.location().map(|place| format!("{}:{}", place.file(), place.line()));
+        PANICKED.with(|panicked| *panicked.borrow_mut() = place);
+    }));
+}
+
+/// CPU time of this thread so far.
+///
+/// # Panics
+/// Never: the clock never runs backwards from zero.
+#[must_use]
+pub fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let seconds = u64::try_from(time.tv_sec).expect("it is not negative");
+    let nanos = u32::try_from(time.tv_nsec).expect("it is below a second");
+    Duration::new(seconds, nanos)
+}
 
 /// What came of a run.
 #[derive(Clone, Debug)]
@@ -52,6 +78,8 @@ pub fn run_world<M: StateMachine>(world: &mut World<M>) -> Outcome {
             .cloned()
             .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
             .unwrap_or_else(|| "a panic without words".to_owned());
+        let place = PANICKED.with(|panicked| panicked.borrow_mut().take());
+        let message = place.map_or(message.clone(), |place| format!("{message} ({place})"));
         Violation::new(Check::Assertion, message)
     });
     Outcome::of(world, panic)

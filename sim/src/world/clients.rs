@@ -45,7 +45,6 @@ struct Client<M: StateMachine> {
     asking: BTreeMap<u64, Asking<M>>,
     /// The host that answered last.
     favourite: BTreeMap<GroupId, usize>,
-    done_below: u64,
 }
 
 /// An operation under way.
@@ -62,7 +61,7 @@ struct Asking<M: StateMachine> {
 
 impl<M: StateMachine> Clients<M> {
     pub(crate) fn new(count: u32) -> Self {
-        let client = Client { asking: BTreeMap::new(), favourite: BTreeMap::new(), done_below: 0 };
+        let client = Client { asking: BTreeMap::new(), favourite: BTreeMap::new() };
         Self {
             clients: vec![client; count as usize],
             serials: 0,
@@ -168,16 +167,18 @@ impl<M: StateMachine> World<M> {
         let mut writes = Vec::new();
         let mut group_of = None;
         for asker in askers {
-            let client = &self.clients.clients[asker.client as usize];
             // A repeated request may outlive its client's interest.
-            let Some(asking) = client.asking.get(&asker.serial) else { continue };
-            let group = asking.group;
-            if M::is_read(&asking.operation) {
+            let place = usize::try_from(asker.serial - 1).expect("operations are counted from 1");
+            let Operation { group, operation, .. } = &self.clients.history.operations[place];
+            let group = *group;
+            if M::is_read(operation) {
                 self.begin_read(at, group, asker);
             } else {
-                let acked_below = client.asking.keys().next().copied().unwrap_or(client.done_below);
+                let asking = &self.clients.clients[asker.client as usize].asking;
+                let oldest = asking.keys().next().copied().unwrap_or(asker.serial);
+                let acked_below = oldest.min(asker.serial);
                 let request = Request { client: asker.client, serial: asker.serial, acked_below };
-                writes.push((asker, M::encode(request, &asking.operation)));
+                writes.push((asker, M::encode(request, operation)));
                 group_of = Some(group);
             }
         }
@@ -312,7 +313,6 @@ impl<M: StateMachine> World<M> {
         client.favourite.insert(group, at);
         let Asking { operation, place, after, .. } =
             client.asking.remove(&asker.serial).expect("looked at above");
-        client.done_below = asker.serial + 1;
         self.say(Kind::Client, Some(at), || {
             format!("client {} is answered {answer:?} at {index} ({})", asker.client, asker.serial)
         });
@@ -352,9 +352,7 @@ impl<M: StateMachine> World<M> {
 
     fn give_up(&mut self, asker: Asker) {
         self.situations.count(Situation::GivenUp);
-        let client = &mut self.clients.clients[asker.client as usize];
-        client.asking.remove(&asker.serial);
-        client.done_below = asker.serial + 1;
+        self.clients.clients[asker.client as usize].asking.remove(&asker.serial);
     }
 
     /// The replica that leads a group in the latest term, by what the running ones believe.

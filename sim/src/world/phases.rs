@@ -5,7 +5,18 @@ use std::time::Duration;
 use kotoba_db_cluster::raft::{Configuration, GroupId, Index, Position, ReplicaId};
 
 use super::{World, host::Damage};
-use crate::{check::Check, choice::Topic, history::TrueTime, machine::StateMachine, trace::Kind};
+use crate::{
+    check::{
+        Check,
+        linearizability::{self, Judgement},
+        sessions,
+    },
+    choice::Topic,
+    history::TrueTime,
+    machine::StateMachine,
+    situations::Situation,
+    trace::Kind,
+};
 
 /// A core has this long to elect, write and read.
 const CORE_NANOS: TrueTime = 40_000_000_000;
@@ -110,6 +121,28 @@ impl<M: StateMachine> World<M> {
                     self.ledgers[&group].state(self.hosts[at].number, hosted.applied.index, machine);
                 self.judge(verdict);
             }
+        }
+        if let Err(anomaly) = sessions::check::<M::Model>(&self.clients.history) {
+            self.fail(Check::SessionGuarantees, anomaly.to_string());
+        }
+        if self.profile.judged {
+            self.judge_history();
+        }
+    }
+
+    /// Looks for a sequential explanation of what the clients saw.
+    fn judge_history(&mut self) {
+        let history = &self.clients.history;
+        let effect = |place: usize| {
+            let operation = &history.operations[place];
+            let request = (operation.client, operation.serial);
+            self.checks.exactly_once.effect(operation.group, request).map(|(index, _)| index)
+        };
+        let judgement = linearizability::check_guided::<M::Model>(history, linearizability::STEPS, &effect);
+        match judgement {
+            Judgement::Linearizable => self.situations.count(Situation::Explained),
+            Judgement::Unknown { .. } => self.situations.count(Situation::Unexplained),
+            Judgement::NotLinearizable(witness) => self.fail(Check::Linearizability, witness.to_string()),
         }
     }
 

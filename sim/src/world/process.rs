@@ -337,7 +337,8 @@ impl<M: StateMachine> World<M> {
             let longest = nanos(self.profile.late.1);
             let wait = self.choices.below(Topic::Scheduling, self.hosts[at].number, longest);
             let life = self.hosts[at].life;
-            self.agenda.plan(self.now + wait, Event::Gather { host: at, life, peer, message: Box::new(message) });
+            self.agenda
+                .plan(self.now + wait, Event::Gather { host: at, life, peer, message: Box::new(message) });
         } else {
             self.gather(at, peer, message);
         }
