@@ -19,6 +19,7 @@ mod unknown_outcome;
 mod wiped_node;
 
 use std::path::{Path, PathBuf};
+mod value_limits;
 
 /// The program under test.
 fn program() -> PathBuf {

@@ -152,7 +152,11 @@ impl Reads {
                 let neighbors = self.neighbors(*cid, *direction, label.as_deref(), terms).await?;
                 Ok(QueryResult { entities: Vec::new(), neighbors })
             }
-            Query::ByLabel(_) | Query::ByProperty { .. } => self.search(query, limit, terms).await,
+            Query::ByLabel(_) => self.search(query, limit, terms).await,
+            Query::ByProperty { value, .. } => {
+                value.check()?;
+                self.search(query, limit, terms).await
+            }
         }
     }
 
