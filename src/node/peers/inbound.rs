@@ -89,10 +89,7 @@ impl PeerService for PeerServer {
         let hello = first
             .and_then(|frame| frame.hello)
             .ok_or_else(|| Status::invalid_argument("the first frame of a stream introduces its node"))?;
-        let member = peers.recognise(&hello).map_err(|refusal| {
-            tracing::debug!("stream refused: {refusal}");
-            refusal.status()
-        })?;
+        let member = peers.admit(&hello).map_err(|refusal| refusal.status())?;
         let queue = Arc::clone(&member.queue);
         let connection = queue.begin();
         // Lost only to a newer connection of the same peer; then this one's frames end at once.
@@ -109,7 +106,7 @@ impl PeerService for PeerServer {
     ) -> Result<Response<Self::SnapshotStreamStream>, Status> {
         let peers = self.peers()?.clone();
         let hello = hello_of(request.metadata())?;
-        let member = peers.recognise(&hello).map_err(|refusal| refusal.status())?;
+        let member = peers.admit(&hello).map_err(|refusal| refusal.status())?;
         let peer = member.record.peer;
         let inbound = request.into_inner();
         // Nothing is said on the way back; the channel closes when reading is over.
