@@ -10,16 +10,17 @@ mod all_killed;
 mod bad_luck;
 mod checks;
 mod command;
+mod damaged_log;
 mod harness;
 mod kill_leader;
 mod load;
 mod paused_node;
 mod refused_values;
 mod unknown_outcome;
+mod value_limits;
 mod wiped_node;
 
 use std::path::{Path, PathBuf};
-mod value_limits;
 
 /// The program under test.
 fn program() -> PathBuf {

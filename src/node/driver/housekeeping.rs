@@ -9,8 +9,12 @@ use tokio::time::Instant;
 
 use super::{Driver, groups::GroupState};
 use crate::{
+    error::ErrorCode,
     multiraft::Routes,
-    node::{applier::Job, status::GroupStatus},
+    node::{
+        applier::Job,
+        status::{GroupFault, GroupStatus},
+    },
     placement::{MetaState, next_step},
     raft::{ConfigurationChange, GroupId, Index, Input, Replica, RoleKind},
 };
@@ -107,10 +111,11 @@ impl<V: Send + 'static> Driver<V> {
         self.groups
             .iter()
             .map(|(&group, state)| {
-                let fault = state.fault.clone();
+                let fault = state.fault().cloned();
                 let digest = format!("{:032x}", state.digest);
                 let Some(replica) = self.node.replica(group) else {
-                    let fault = fault.unwrap_or_else(|| "the replica is not running".to_owned());
+                    let unknown = || GroupFault::new(ErrorCode::Internal, "the replica does not run");
+                    let fault = fault.unwrap_or_else(unknown);
                     return GroupStatus::stopped(group, state.applied, digest, fault);
                 };
                 let status = replica.status();

@@ -203,7 +203,11 @@ impl Reads {
         if here || !terms.forwarded {
             return Ok(here);
         }
-        let what = format!("the node asked has no replica of partition {}", partition.0);
+        let what = match self.coordinator.routing.fault(partition.group()) {
+            Some(fault) => fault.what(),
+            None => format!("the node asked has no replica of partition {}", partition.0),
+        };
+        // Another node may have one.
         Err(ClusterError::new(ErrorCode::Unavailable, what))
     }
 
