@@ -19,6 +19,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use super::{
     peers::InboundFrame,
     status::{GroupFault, GroupStatus},
+    wire::GroupMembers,
 };
 use crate::{
     api::ClusterEvent,
@@ -42,6 +43,8 @@ pub(crate) enum Command {
     WaitApplied { group: GroupId, index: Index, reply: oneshot::Sender<Result<Index, RequestError>> },
     /// Frames from a peer's stream.
     Frame { peer: PeerId, frame: InboundFrame },
+    /// Leaders of groups tell their members: for the meta group, where this node leads it.
+    Members(Vec<GroupMembers>),
     /// A consensus message of a unary call; answered with the core's own answer to its sender.
     Consensus { group: GroupId, message: Message, payloads: Vec<Bytes>, reply: oneshot::Sender<Message> },
     /// The stream to a peer was closed by the other side.

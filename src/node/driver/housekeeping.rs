@@ -7,7 +7,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{Driver, groups::GroupState};
+use super::{Driver, groups::GroupState, retired::Reports};
 use crate::{
     error::ErrorCode,
     multiraft::Routes,
@@ -25,11 +25,13 @@ pub(super) struct Schedule {
     persisted: Option<Instant>,
     /// A request to the applier is under way.
     persisting: bool,
+    pub(super) reports: Reports,
 }
 
 impl<V: Send + 'static> Driver<V> {
     pub(super) fn keep_house(&mut self) {
         self.reconcile_members();
+        self.report_members();
         self.persist_when_due();
     }
 

@@ -12,6 +12,7 @@ pub(super) mod housekeeping;
 mod outputs;
 mod payloads;
 mod requests;
+mod retired;
 mod unary;
 
 use std::{
@@ -325,6 +326,7 @@ impl<V: Send + 'static> Driver<V> {
                 }
             },
             Command::Frame { peer, frame } => self.on_frame(peer, frame),
+            Command::Members(reports) => self.on_members(reports),
             Command::Consensus { group, message, payloads, reply } => {
                 self.on_unary(group, message, payloads, reply);
             }

@@ -214,6 +214,14 @@ impl Peers {
         self.note(pushed, messages);
     }
 
+    /// Queues members of groups, for the node that leads the meta group.
+    pub(crate) fn send_members(&self, peer: PeerId, reports: Vec<v1::GroupMembers>) {
+        let messages = reports.len() as u64;
+        let pushed =
+            self.member_of(peer).map_or(Pushed::NotConnected, |member| member.queue.push_members(reports));
+        self.note(pushed, messages);
+    }
+
     /// Queues a part of a snapshot, on a connection of its own that is made when needed. Dropped
     /// and counted where there is no room; what waits when that connection breaks is lost.
     pub(crate) fn send_bulk(&self, peer: PeerId, message: v1::RaftMessage) {
