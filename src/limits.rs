@@ -39,8 +39,9 @@ pub const OPERATION_BYTES_MAX: usize = 1 << 20;
 pub const LABEL_BYTES_MAX: usize = 1024;
 /// Bytes of one client id.
 pub const CLIENT_ID_BYTES_MAX: usize = 256;
-/// Nesting of one property value.
-pub const VALUE_DEPTH_MAX: usize = 64;
+/// Nesting of one property value. Decoders of protobuf read messages nested 100 deep; a map in a map
+/// costs three of them, and the messages around a value up to five.
+pub const VALUE_DEPTH_MAX: usize = 30;
 /// Outcomes a partition remembers per client.
 pub const SESSION_OUTCOMES_MAX: usize = 4096;
 /// Partitions of one cluster.

@@ -1,6 +1,6 @@
 //! Without a command: runs a node until it is told to stop.
 
-use std::{env, process::ExitCode, time::Duration};
+use std::{env, io::IsTerminal as _, process::ExitCode, time::Duration};
 
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -75,5 +75,8 @@ fn log_to_stderr() {
     let filter = EnvFilter::try_from_env("KOTOBA_LOG")
         .unwrap_or_else(|_| EnvFilter::new("info,fjall=warn,lsm_tree=warn"));
     // Where a program that embeds this has its own, that one stays.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let wanted = env::var_os("NO_COLOR").is_none_or(|no| no.is_empty());
+    let colours = wanted && std::io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours);
+    let _ = log.with_writer(std::io::stderr).try_init();
 }

@@ -1,7 +1,9 @@
 //! `verify`: every member's state at one log position per partition, compared.
 //!
 //! A marker goes through each partition's log; every member keeps its state at the marker's position, so
-//! what is compared is the same moment on all of them, also while the cluster takes writes.
+//! what is compared is the same moment on all of them, also while the cluster takes writes. A replica that
+//! is out of service and a member that does not answer keep no others from being compared; the verdict
+//! names them, and is not "equal".
 
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
@@ -12,7 +14,7 @@ use tokio::time::{Instant, sleep};
 use super::{args::VerifyArgs, connect::connect, output};
 use crate::{
     client::{Client, v1},
-    error::{ClusterError, ErrorCode},
+    error::{ClusterError, ErrorCode, ExitStatus},
     placement::PartitionId,
 };
 
@@ -25,7 +27,9 @@ pub(super) async fn run(args: VerifyArgs) -> Result<ExitCode, ClusterError> {
     let client = connect(args.connect).await?;
     let verdict = verify(&client).await?;
     output::print(args.output.output, &verdict.json(), || verdict.sentence())?;
-    Ok(if verdict.equal() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    let Some(error) = verdict.error() else { return Ok(ExitCode::SUCCESS) };
+    output::talk(&error.report());
+    Ok(ExitCode::from(error.code().exit_status().number()))
 }
 
 /// What a verification found.
@@ -34,6 +38,46 @@ pub(super) struct Verdict {
     partitions: usize,
     members: usize,
     first_difference: Option<Difference>,
+    not_compared: NotCompared,
+}
+
+/// Which partitions of which member were not compared, by the reason.
+#[derive(Debug, Default)]
+struct NotCompared(BTreeMap<(String, String), Vec<u32>>);
+
+/// Partitions named of each line about what was not compared.
+const PARTITIONS_NAMED: usize = 8;
+
+impl NotCompared {
+    fn note(&mut self, member: &str, reason: &str, partition: PartitionId) {
+        self.0.entry((member.to_owned(), reason.to_owned())).or_default().push(partition.0);
+    }
+
+    fn count(&self) -> usize {
+        self.0.values().map(Vec::len).sum()
+    }
+
+    fn first(&self) -> Option<(&str, u32)> {
+        let ((member, _), partitions) = self.0.first_key_value()?;
+        Some((member, *partitions.first()?))
+    }
+
+    fn json(&self) -> Json {
+        let row = |((member, reason), partitions): (&(String, String), &Vec<u32>)| json!({ "member": member, "partitions": partitions, "reason": reason });
+        self.0.iter().map(row).collect()
+    }
+
+    fn lines(&self) -> String {
+        let line = |((member, reason), partitions): (&(String, String), &Vec<u32>)| {
+            let named: Vec<_> = partitions.iter().take(PARTITIONS_NAMED).map(u32::to_string).collect();
+            let more = match partitions.len() - named.len() {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            format!("\n  not compared: {member} in partition {}{more}: {reason}", named.join(", "))
+        };
+        self.0.iter().map(line).collect()
+    }
 }
 
 #[derive(Debug)]
@@ -47,8 +91,26 @@ struct Difference {
 }
 
 impl Verdict {
+    /// Every member's state of every partition was compared, and they are the same.
     pub(super) fn equal(&self) -> bool {
-        self.first_difference.is_none()
+        self.first_difference.is_none() && self.not_compared.0.is_empty()
+    }
+
+    /// What to say where it is not equal.
+    fn error(&self) -> Option<ClusterError> {
+        if let Some(difference) = &self.first_difference {
+            let mut what =
+                format!("partition {} differs at log index {}", difference.partition.0, difference.log_index);
+            if let Some(key) = &difference.key {
+                what.push_str(&format!(", first at the row {}", data_encoding::HEXLOWER.encode(key)));
+            }
+            return Some(ClusterError::new(ErrorCode::StatesDiffer, what));
+        }
+        let (member, partition) = self.not_compared.first()?;
+        let count = self.not_compared.count();
+        let what =
+            format!("replicas not compared: {count}, that of partition {partition} on {member} among them");
+        Some(ClusterError::new(ErrorCode::Unavailable, what))
     }
 
     fn json(&self) -> Json {
@@ -65,12 +127,15 @@ impl Verdict {
             "partitions": self.partitions,
             "members": self.members,
             "first_difference": difference,
+            "not_compared": self.not_compared.json(),
         })
     }
 
     fn sentence(&self) -> String {
         let Some(difference) = &self.first_difference else {
-            return format!("equal: {} partitions on {} members", self.partitions, self.members);
+            let compared = if self.equal() { "equal" } else { "no difference found, but NOT ALL COMPARED" };
+            let lines = self.not_compared.lines();
+            return format!("{compared}: {} partitions on {} members{lines}", self.partitions, self.members);
         };
         let mut text =
             format!("DIFFERENT: partition {} at log index {}", difference.partition.0, difference.log_index);
@@ -80,7 +145,7 @@ impl Verdict {
         for (member, value) in &difference.members {
             text.push_str(&format!("\n  {member}: {}", value.as_deref().unwrap_or("has no such row")));
         }
-        text
+        text + &self.not_compared.lines()
     }
 }
 
@@ -99,7 +164,10 @@ pub(super) async fn verify(client: &Client) -> Result<Verdict, ClusterError> {
         partitions: cluster.partitions.len(),
         members: cluster.nodes.len(),
         first_difference: None,
+        not_compared: NotCompared::default(),
     };
+    // Members that did not answer in time are not waited for a second time.
+    let mut absent = BTreeMap::new();
     for partition in &cluster.partitions {
         let address = |id: &String| {
             let known = addresses.get(id.as_str()).cloned();
@@ -108,7 +176,13 @@ pub(super) async fn verify(client: &Client) -> Result<Verdict, ClusterError> {
                 .ok_or_else(|| ClusterError::Unavailable(format!("the address of member {id} is not known")))
         };
         let members = partition.nodes.iter().map(address).collect::<Result<Members, _>>()?;
-        verdict.first_difference = compare(client, PartitionId(partition.partition), &members).await?;
+        let comparison = Comparison {
+            client,
+            partition: PartitionId(partition.partition),
+            absent: &mut absent,
+            not_compared: &mut verdict.not_compared,
+        };
+        verdict.first_difference = comparison.run(members).await?;
         if verdict.first_difference.is_some() {
             break;
         }
@@ -116,27 +190,56 @@ pub(super) async fn verify(client: &Client) -> Result<Verdict, ClusterError> {
     Ok(verdict)
 }
 
-async fn compare(
-    client: &Client,
+/// The comparison of one partition.
+struct Comparison<'a> {
+    client: &'a Client,
     partition: PartitionId,
-    members: &Members,
-) -> Result<Option<Difference>, ClusterError> {
-    let log_index = client.start_verify(partition).await?;
-    let mut digests = BTreeMap::new();
-    for (id, address) in members {
-        digests.insert(id.clone(), Some(digest(client, address, partition, log_index).await?));
+    absent: &'a mut BTreeMap<String, String>,
+    not_compared: &'a mut NotCompared,
+}
+
+impl Comparison<'_> {
+    async fn run(mut self, mut members: Members) -> Result<Option<Difference>, ClusterError> {
+        let (client, partition) = (self.client, self.partition);
+        let log_index = client.start_verify(partition).await?;
+        let digests = self.digests(log_index, &members).await;
+        members.retain(|id, _| digests.contains_key(id));
+        let mut distinct = digests.values();
+        let first = distinct.next();
+        if distinct.all(|digest| Some(digest) == first) {
+            return Ok(None);
+        }
+        let mut difference = Difference { partition, log_index, key: None, members: digests };
+        if let Some((key, values)) = first_row(client, partition, log_index, &members).await? {
+            difference.key = Some(key);
+            difference.members = values;
+        }
+        Ok(Some(difference))
     }
-    let mut distinct = digests.values();
-    let first = distinct.next();
-    if distinct.all(|digest| Some(digest) == first) {
-        return Ok(None);
+
+    /// The digests of the members that tell theirs; notes the others.
+    async fn digests(&mut self, log_index: u64, members: &Members) -> BTreeMap<String, Option<String>> {
+        let mut digests = BTreeMap::new();
+        for (id, address) in members {
+            let reason = match self.absent.get(id) {
+                Some(reason) => reason.clone(),
+                None => match digest(self.client, address, self.partition, log_index).await {
+                    Ok(digest) => {
+                        digests.insert(id.clone(), Some(digest));
+                        continue;
+                    }
+                    Err(error) => {
+                        if error.code().exit_status() == ExitStatus::Unavailable {
+                            self.absent.insert(id.clone(), error.what());
+                        }
+                        error.what()
+                    }
+                },
+            };
+            self.not_compared.note(id, &reason, self.partition);
+        }
+        digests
     }
-    let mut difference = Difference { partition, log_index, key: None, members: digests };
-    if let Some((key, values)) = first_row(client, partition, log_index, members).await? {
-        difference.key = Some(key);
-        difference.members = values;
-    }
-    Ok(Some(difference))
 }
 
 async fn digest(
@@ -149,8 +252,8 @@ async fn digest(
     loop {
         let last = match client.verify_digest(address, partition, log_index).await {
             Ok(answer) if answer.ready => return Ok(answer.digest),
-            Ok(_) => format!("node {address} has not applied partition {} up to {log_index}", partition.0),
-            Err(error) if error.code().exit_status() == crate::error::ExitStatus::Unavailable => error.what(),
+            Ok(_) => format!("node {address} has not applied the log of partition {} so far", partition.0),
+            Err(error) if error.code().exit_status() == ExitStatus::Unavailable => error.what(),
             Err(error) => return Err(error),
         };
         if began.elapsed() >= PATIENCE {
@@ -222,6 +325,34 @@ mod tests {
             value_hash: Bytes::from_static(hash.as_bytes()),
         };
         v1::VerifyScanResponse { rows: rows.iter().map(row).collect(), done: true }
+    }
+
+    #[test]
+    fn what_was_not_compared_is_not_equal() {
+        let mut verdict = Verdict {
+            partitions: 64,
+            members: 3,
+            first_difference: None,
+            not_compared: NotCompared::default(),
+        };
+        assert!(verdict.equal() && verdict.error().is_none());
+        assert_eq!(verdict.sentence(), "equal: 64 partitions on 3 members");
+        (0..10).for_each(|partition| verdict.not_compared.note("b", "it is down", PartitionId(partition)));
+        let code = |verdict: &Verdict| verdict.error().map(|error| error.code());
+        assert_eq!((verdict.equal(), code(&verdict)), (false, Some(ErrorCode::Unavailable)));
+        assert_eq!(
+            verdict.sentence(),
+            "no difference found, but NOT ALL COMPARED: 64 partitions on 3 members\n  \
+             not compared: b in partition 0, 1, 2, 3, 4, 5, 6, 7 and 2 more: it is down"
+        );
+        assert_eq!(verdict.json()["not_compared"][0]["partitions"][9], 9);
+        verdict.first_difference = Some(Difference {
+            partition: PartitionId(3),
+            log_index: 7,
+            key: None,
+            members: BTreeMap::from([("a".to_owned(), Some("1".to_owned())), ("c".to_owned(), None)]),
+        });
+        assert_eq!((verdict.equal(), code(&verdict)), (false, Some(ErrorCode::StatesDiffer)));
     }
 
     #[test]

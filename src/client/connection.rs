@@ -21,6 +21,7 @@ use super::{
 use crate::{
     error::{ClusterError, ErrorCode},
     limits::CLIENT_ID_BYTES_MAX,
+    node::service::convert,
     placement::PartitionId,
 };
 
@@ -167,6 +168,7 @@ impl Client {
         operation: v1::Operation,
         partition: Option<PartitionId>,
     ) -> Result<Receipt, ClusterError> {
+        convert::check_depth(&operation)?;
         let request_id = lock(&self.session.ids).begin();
         let ended = EndOnDrop { ids: &self.session.ids, request_id };
         let request = v1::ClientRequest {

@@ -3,7 +3,7 @@
 use kotoba_db_cluster_proto::v1;
 
 use super::{channels::Service, connection::Client};
-use crate::{error::ClusterError, placement::PartitionId};
+use crate::{error::ClusterError, node::service::convert, placement::PartitionId};
 
 /// How fresh a read must be, and where the entity lives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -103,6 +103,9 @@ impl Client {
     /// # Errors
     /// A malformed query, or no answer within the deadline.
     pub async fn query(&self, request: v1::QueryRequest) -> Result<v1::QueryResponse, ClusterError> {
+        if let Some(v1::query_request::Query::ByProperty(wanted)) = &request.query {
+            wanted.value.as_ref().map_or(Ok(()), convert::check_value_depth)?;
+        }
         self.ask(None, call!(query, request)).await
     }
 

@@ -108,13 +108,16 @@ pub struct Page {
     /// The most rows to look at; a selective read may return fewer items than `limit` and still not be at
     /// the end.
     pub examine: usize,
+    /// About how many bytes of properties to return at most; a page that is not the last has one item at
+    /// least, however large.
+    pub bytes: usize,
 }
 
 impl Page {
     /// The first page, with at most `limit` items.
     #[must_use]
     pub fn first(limit: usize) -> Self {
-        Self { after: None, limit, examine: usize::MAX }
+        Self { after: None, limit, examine: usize::MAX, bytes: usize::MAX }
     }
 }
 
@@ -246,7 +249,7 @@ pub fn out_edges(
     let Some(generation) = living_generation(view, group, node)? else {
         return Ok(PageOf { items: Vec::new(), resume: None });
     };
-    scan(view, &edge_range(group, OUT, node, label), page, |key, row| {
+    scan(view, &edge_range(group, OUT, node, label), page, size_of_edge, |key, row| {
         let (source, label, edge) = EdgeRow::parse_key(key)?;
         let row = EdgeRow::decode(row)?;
         let edge = EdgeRef { edge, ends: ends(&row, label, source, row.other) };
@@ -265,7 +268,7 @@ pub fn in_edges(
     label: Option<&str>,
     page: &Page,
 ) -> Result<PageOf<EdgeRef>, StoreError> {
-    scan(view, &edge_range(group, IN, node, label), page, |key, row| {
+    scan(view, &edge_range(group, IN, node, label), page, size_of_edge, |key, row| {
         let (target, label, edge) = EdgeRow::parse_key(key)?;
         let row = EdgeRow::decode(row)?;
         let edge = EdgeRef { edge, ends: ends(&row, label, row.other, target) };
@@ -284,7 +287,7 @@ pub fn edges_by_label(
     label: &str,
     page: &Page,
 ) -> Result<PageOf<EdgeRef>, StoreError> {
-    scan(view, &KeyRange::prefix(&rows::key(group, OUT, &[])), page, |key, row| {
+    scan(view, &KeyRange::prefix(&rows::key(group, OUT, &[])), page, size_of_edge, |key, row| {
         let (source, found, edge) = EdgeRow::parse_key(key)?;
         if found != label {
             return Ok(None);
@@ -323,7 +326,7 @@ fn living_where(
     page: &Page,
     wanted: impl Fn(&Entity) -> bool,
 ) -> Result<PageOf<Entity>, StoreError> {
-    scan(view, &KeyRange::prefix(&rows::key(group, FIRST, &[])), page, |key, row| {
+    scan(view, &KeyRange::prefix(&rows::key(group, FIRST, &[])), page, size_of_entity, |key, row| {
         let digest = key[KEY_PREFIX..].try_into().map_err(|_| StoreError::Damaged("a block's key"))?;
         let first = BlockRow::decode(&Bytes::copy_from_slice(row))?;
         let entity = entity_of(view, group, Cid::from_digest(digest), &first)?;
@@ -331,21 +334,31 @@ fn living_where(
     })
 }
 
+/// Edges are returned without their properties.
+fn size_of_edge(_: &EdgeRef) -> usize {
+    0
+}
+
+fn size_of_entity(entity: &Entity) -> usize {
+    entity.properties.iter().map(|(name, value)| name.len() + value.size()).sum()
+}
+
 /// Scans a range page by page; `item` turns a row into an item or skips it.
 fn scan<T>(
     view: &impl ReadView,
     range: &KeyRange,
     page: &Page,
+    size: impl Fn(&T) -> usize,
     mut item: impl FnMut(&[u8], &[u8]) -> Result<Option<T>, StoreError>,
 ) -> Result<PageOf<T>, StoreError> {
     let range = match &page.after {
         Some(key) => range.clone().after(key),
         None => range.clone(),
     };
-    let (mut items, mut last) = (Vec::new(), Vec::new());
+    let (mut items, mut last, mut bytes) = (Vec::new(), Vec::new(), 0);
     let (mut examined, mut more, mut failure) = (0, false, None);
     view.scan(&range, Order::Ascending, &mut |key, value| {
-        if items.len() >= page.limit || examined >= page.examine {
+        if items.len() >= page.limit || examined >= page.examine || bytes >= page.bytes {
             more = true;
             return ControlFlow::Break(());
         }
@@ -353,7 +366,10 @@ fn scan<T>(
         last.clear();
         last.extend_from_slice(key);
         match item(key, value) {
-            Ok(found) => items.extend(found),
+            Ok(found) => {
+                bytes += found.as_ref().map_or(0, &size);
+                items.extend(found);
+            }
             Err(error) => {
                 failure = Some(error);
                 return ControlFlow::Break(());

@@ -65,6 +65,21 @@ impl Value {
         self.check_within(VALUE_DEPTH_MAX)
     }
 
+    /// Bytes that it takes in a block or a message, about.
+    pub(crate) fn size(&self) -> usize {
+        /// What the kind of a value takes, and a number, a truth or a CID at most.
+        const SMALL: usize = 64;
+        match self {
+            Self::String(text) => SMALL + text.len(),
+            Self::Bytes(bytes) => SMALL + bytes.len(),
+            Self::Array(items) => SMALL + items.iter().map(Self::size).sum::<usize>(),
+            Self::Map(entries) => {
+                SMALL + entries.iter().map(|(name, value)| name.len() + value.size()).sum::<usize>()
+            }
+            Self::Int(_) | Self::Float(_) | Self::Bool(_) | Self::Link(_) | Self::Null => SMALL,
+        }
+    }
+
     fn check_within(&self, depth: usize) -> Result<(), ValueError> {
         match self {
             Self::Float(number) if !number.is_finite() => Err(ValueError::NotFinite),

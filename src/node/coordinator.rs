@@ -166,7 +166,7 @@ impl Coordinator {
         let group = partition.group();
         let attempts =
             u32::try_from(self.routing.replicas(group).len()).unwrap_or(u32::MAX).saturating_mul(2).max(2);
-        let mut last = ClusterError::NoLeader;
+        let mut last = self.routing.fault(group).unwrap_or(ClusterError::NoLeader);
         for attempt in 0..attempts {
             let Route::Peer(peer) = self.routing.route(group, attempt) else { continue };
             let Some(address) = self.routing.address(peer) else { continue };
@@ -258,7 +258,8 @@ impl Coordinator {
 
 fn not_everywhere(cid: &Cid, partition: PartitionId, error: &ClusterError) -> ClusterError {
     let what = format!("{cid} was not found, but partition {} did not answer: {}", partition.0, error.what());
-    ClusterError::new(ErrorCode::Unavailable, what)
+    let code = if errors::is_passing(error) { ErrorCode::Unavailable } else { error.code() };
+    ClusterError::new(code, what)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     sync::{
-        Arc, RwLock,
+        Arc, OnceLock, RwLock,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -16,7 +16,11 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use super::{peers::InboundFrame, status::GroupStatus};
+use super::{
+    peers::InboundFrame,
+    status::{GroupFault, GroupStatus},
+    wire::GroupMembers,
+};
 use crate::{
     api::ClusterEvent,
     graph::Outcome,
@@ -39,6 +43,8 @@ pub(crate) enum Command {
     WaitApplied { group: GroupId, index: Index, reply: oneshot::Sender<Result<Index, RequestError>> },
     /// Frames from a peer's stream.
     Frame { peer: PeerId, frame: InboundFrame },
+    /// Leaders of groups tell their members: for the meta group, where this node leads it.
+    Members(Vec<GroupMembers>),
     /// A consensus message of a unary call; answered with the core's own answer to its sender.
     Consensus { group: GroupId, message: Message, payloads: Vec<Bytes>, reply: oneshot::Sender<Message> },
     /// The stream to a peer was closed by the other side.
@@ -99,7 +105,7 @@ pub(crate) enum RequestError {
     /// This node has no replica of the group.
     NotHere,
     /// The group is quarantined, damaged or faulted: the reason for people.
-    Faulted(String),
+    Faulted(GroupFault),
     /// The node is stopping.
     Stopping,
 }
@@ -128,6 +134,7 @@ pub(crate) struct GroupHint {
     term: AtomicU64,
     applied: AtomicU64,
     role: AtomicU64,
+    fault: OnceLock<GroupFault>,
 }
 
 impl GroupHint {
@@ -154,6 +161,19 @@ impl GroupHint {
         self.leader.store(leader.map_or(0, |peer| peer.0), Ordering::Relaxed);
         self.term.store(term.0, Ordering::Relaxed);
         self.role.store(u64::from(role == RoleKind::Leader), Ordering::Relaxed);
+    }
+
+    /// Why this node's replica is out of service, where it is.
+    pub(crate) fn fault(&self) -> Option<&GroupFault> {
+        self.fault.get()
+    }
+
+    /// The replica is out of service from now on.
+    pub(crate) fn set_fault(&self, fault: GroupFault) {
+        // What failed first is what is told.
+        let _ = self.fault.set(fault);
+        self.leader.store(0, Ordering::Relaxed);
+        self.role.store(0, Ordering::Relaxed);
     }
 
     pub(crate) fn set_applied(&self, index: Index) {

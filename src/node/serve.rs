@@ -5,11 +5,17 @@ use std::{future::Future, io, net::SocketAddr, time::Duration};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tonic::{
+    Status,
+    codegen::http::Response,
     service::Routes,
     transport::{Endpoint, Server, server::TcpIncoming},
 };
+use tower::util::MapResponseLayer;
 
-use super::tls::{Tls, whole_story};
+use super::{
+    service::errors,
+    tls::{Tls, whole_story},
+};
 use crate::{
     api::config::NetworkTuning,
     error::{ClusterError, ErrorCode},
@@ -93,8 +99,20 @@ impl Listener {
             address: self.address,
             problem: whole_story(&error),
         };
+        let mut server = server.layer(MapResponseLayer::new(code_refusal));
         server.add_routes(routes).serve_with_incoming_shutdown(incoming, shutdown).await.map_err(ended)
     }
+}
+
+/// A call whose message the transport refused is answered without any service having seen it: the
+/// answer gets the error's code and advice here.
+fn code_refusal<B>(mut response: Response<B>) -> Response<B> {
+    let refused = Status::from_header_map(response.headers());
+    if let Some(coded) = refused.as_ref().and_then(errors::of_transport) {
+        // Where the text were no header the answer would stay as it was.
+        let _ = coded.add_header(response.headers_mut());
+    }
+    response
 }
 
 /// How to reach `address` (`HOST:PORT`).

@@ -35,6 +35,7 @@ use super::{
     serve::Listener,
     service::{Services, Serving, StoredReads, channels::Channels},
     snapshots::{self, SnapshotWorker},
+    status::GroupFault,
     tls::Tls,
     views::KeptViews,
     worker::Worker,
@@ -52,8 +53,8 @@ use crate::{
     storage::{
         graph_store::{FjallStore, GraphStore, StoreError, StoreOptions},
         wal::{
-            DataDirLock, GroupWrite, LogId, LogIndex, LogReader, OsDisk, Recovery, WalHandle, WalHooks,
-            WalOptions, WalWriter,
+            DataDirLock, GroupWrite, LogId, LogIndex, LogReader, OsDisk, RecoveredGroup, Recovery, WalHandle,
+            WalHooks, WalOptions, WalWriter,
         },
     },
 };
@@ -470,7 +471,7 @@ fn finish_installs<S: GraphStore>(store: &S, recovery: &Recovery, dir: &Path) ->
     Ok(())
 }
 
-type Recovered = (Node, Vec<(GroupId, Index, u128, Option<String>)>);
+type Recovered = (Node, Vec<(GroupId, Index, u128, Option<GroupFault>)>);
 
 /// Restarts every replica of this node from what its disk holds.
 fn recover_groups<S: GraphStore>(
@@ -484,24 +485,24 @@ fn recover_groups<S: GraphStore>(
     let mut node = Node::new();
     let mut groups = Vec::new();
     let known: BTreeMap<_, _> = meta.map.replicas_of(membership.peer).collect();
+    if recovery.groups.is_empty() {
+        let what = format!("the log is empty, but this node took part in {} groups", known.len());
+        return Err(ClusterError::new(ErrorCode::DataDirDamaged, what));
+    }
     for (group, id) in known {
-        let Some(recovered) = recovery.groups.get(&group) else {
-            let what = format!("the log holds nothing of {group}, which this node took part in");
-            return Err(ClusterError::new(ErrorCode::DataDirDamaged, what));
-        };
         let applied = graph::applied(store, group)?;
         let (index, digest) =
             applied.map_or((Index::ZERO, 0), |applied| (applied.position.index, applied.digest));
-        let fault = recovered.damage.as_ref().map(|damage| format!("{group}: {damage}"));
-        if let Some(fault) = fault {
-            // The log takes no write of a damaged group, and a submission that holds one is refused
-            // whole: the replica must not run beside the sound ones.
-            tracing::error!(
-                "{fault}; the replica neither votes nor leads; next: wipe the node to rebuild it"
-            );
-            groups.push((group, index, digest, Some(fault)));
-            continue;
-        }
+        let recovered = match sound(recovery, group) {
+            Ok(recovered) => recovered,
+            Err(fault) => {
+                // The log takes no write of a damaged group, and a submission that holds one is refused
+                // whole: the replica must not run beside the sound ones.
+                tracing::error!("{}", fault.error(group).report());
+                groups.push((group, index, digest, Some(fault)));
+                continue;
+            }
+        };
         let restored = Restored {
             hard_state: recovered.hard_state,
             start: recovered.start.clone(),
@@ -516,13 +517,24 @@ fn recover_groups<S: GraphStore>(
                 groups.push((group, index, digest, None));
             }
             Err(error) => {
-                let fault = format!("{group}: {error}");
-                tracing::error!("{fault}; the replica does not start");
+                let fault = GroupFault::new(ErrorCode::DataDirDamaged, error.to_string());
+                tracing::error!("{}", fault.error(group).report());
                 groups.push((group, index, digest, Some(fault)));
             }
         }
     }
     Ok((node, groups))
+}
+
+/// What the log holds of a group, where nothing of it is lost.
+fn sound(recovery: &Recovery, group: GroupId) -> Result<&RecoveredGroup, GroupFault> {
+    let damaged = |what: String| GroupFault::new(ErrorCode::DataDirDamaged, what);
+    let recovered = recovery.groups.get(&group);
+    let recovered = recovered.ok_or_else(|| damaged("the log holds nothing of it any more".to_owned()))?;
+    match &recovered.damage {
+        Some(damage) => Err(damaged(format!("{damage}, in the log in wal/"))),
+        None => Ok(recovered),
+    }
 }
 
 fn start_applier<S: GraphStore>(

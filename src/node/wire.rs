@@ -12,7 +12,10 @@ use kotoba_db_cluster_proto::v1;
 use thiserror::Error;
 
 use crate::{
-    limits::{APPEND_ENTRIES_MAX, GRPC_MESSAGE_BYTES_MAX, SNAPSHOT_CHUNK_BYTES, TERM_RUNS_PER_MESSAGE_MAX},
+    limits::{
+        APPEND_ENTRIES_MAX, GRPC_MESSAGE_BYTES_MAX, MEMBERS_MAX, SNAPSHOT_CHUNK_BYTES,
+        TERM_RUNS_PER_MESSAGE_MAX,
+    },
     multiraft::GroupMessage,
     raft::{
         Append, AppendOutcome, AppendReply, Ballot, Beat, BeatReply, Body, Configuration, ConfigurationEntry,
@@ -68,6 +71,15 @@ pub(crate) enum InboundPayload {
     Entries(Vec<WireEntry>),
     /// A part of a snapshot.
     Chunk(Bytes),
+}
+
+/// A group's committed members, as its leader knows them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct GroupMembers {
+    /// The group.
+    pub(crate) group: GroupId,
+    /// Its voters and learners.
+    pub(crate) members: Vec<ReplicaId>,
 }
 
 /// Why a message was dropped. Nothing was changed; the sender repeats what still matters.
@@ -216,6 +228,15 @@ pub(crate) fn beats_to_wire(messages: &[GroupMessage]) -> (Vec<v1::Beat>, Vec<v1
     (beats, replies)
 }
 
+/// Members of groups, for the node that leads the meta group.
+pub(crate) fn members_to_wire(reports: &[GroupMembers]) -> Vec<v1::GroupMembers> {
+    let report = |report: &GroupMembers| v1::GroupMembers {
+        group: report.group.0,
+        replicas: report.members.iter().map(|replica| replica.0).collect(),
+    };
+    reports.iter().map(report).collect()
+}
+
 fn envelope(group: GroupId, message: &Message, body: v1::raft_message::Body) -> v1::RaftMessage {
     v1::RaftMessage {
         group: group.0,
@@ -272,6 +293,18 @@ pub(crate) fn frame_from_wire(
         }
     }
     (frame, errors)
+}
+
+/// Members that a group's leader tells of.
+///
+/// # Errors
+/// Where they are more than a group may have.
+pub(crate) fn members_from_wire(report: &v1::GroupMembers) -> Result<GroupMembers, WireError> {
+    if report.replicas.len() > MEMBERS_MAX {
+        return Err(WireError::TooLarge("members"));
+    }
+    let members = report.replicas.iter().copied().map(ReplicaId).collect();
+    Ok(GroupMembers { group: GroupId(report.group), members })
 }
 
 /// Checks a message and takes it apart.

@@ -43,6 +43,12 @@ impl GroupDescriptor {
         places.find(|place| place.replica == replica).map(|place| place.peer)
     }
 
+    /// Whether a group with these members has let go of a replica that is remembered as retired.
+    #[must_use]
+    pub fn remembers_more_than(&self, members: &[ReplicaId]) -> bool {
+        self.retired.iter().any(|place| !members.contains(&place.replica))
+    }
+
     /// The ids of the replicas as they should be, ascending.
     #[must_use]
     pub fn voters(&self) -> Vec<ReplicaId> {

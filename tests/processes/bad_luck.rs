@@ -3,10 +3,13 @@
 
 use std::fs;
 
+use kotoba_db_cluster_proto::v1;
+
 use crate::{
     command::run,
-    harness::{Cluster, PATIENCE, eventually, free_address, touch},
+    harness::{Cluster, PATIENCE, eventually, free_address, peer_service, touch},
     load::Load,
+    refused_values::code_in,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -168,6 +171,44 @@ async fn a_directory_of_another_cluster_neither_joins_nor_harms() {
     let ledgers = load.stop().await;
     cluster.check_all(&ledgers).await;
     cluster.finish();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_that_dial_are_refused_and_the_operator_is_told_once() {
+    let mut cluster = Cluster::prepare(2, 4);
+    cluster.launch(0);
+    cluster.launch(1);
+    cluster.until_serving().await;
+    let other = handshake(&cluster.nodes[1].address).await;
+    let of_another_cluster = v1::Hello { cluster_id: "0123456789abcdef".repeat(2), ..other.clone() };
+    let of_another_version = v1::Hello { protocol_version: other.protocol_version + 1, ..other.clone() };
+    let with_another_disk = v1::Hello { incarnation: vec![7; 16].into(), ..other };
+    for _ in 0..3 {
+        assert_eq!(dial(&cluster, &of_another_cluster).await, "KDB-0029");
+        assert_eq!(dial(&cluster, &of_another_version).await, "KDB-0030");
+        assert_eq!(dial(&cluster, &with_another_disk).await, "KDB-0032");
+    }
+    let log = cluster.log_of(0);
+    let told: Vec<_> = log.lines().filter(|line| line.contains("a node that dialled is refused")).collect();
+    assert_eq!(told.len(), 3, "each reason once: {told:#?}");
+    for code in ["KDB-0029", "KDB-0030", "KDB-0032"] {
+        assert!(told.iter().any(|line| line.contains("WARN") && line.contains(code)), "{told:#?}");
+    }
+    cluster.finish();
+}
+
+/// How a node introduces itself.
+async fn handshake(address: &str) -> v1::Hello {
+    let hello = peer_service(address).handshake(v1::Hello::default()).await;
+    hello.expect("a running node").into_inner()
+}
+
+/// Opens a stream as a node would that introduces itself so: the code of the refusal.
+async fn dial(cluster: &Cluster, hello: &v1::Hello) -> String {
+    let frame = v1::PeerFrame { hello: Some(hello.clone()), ..Default::default() };
+    let mut service = peer_service(&cluster.nodes[0].address);
+    let refused = service.peer_stream(tokio_stream::iter([frame])).await.expect_err("a stranger");
+    code_in(&refused)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

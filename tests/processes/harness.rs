@@ -15,7 +15,9 @@ use std::{
 };
 
 use kotoba_db_cluster::client::{Client, ClientOptions, v1};
-use kotoba_db_cluster_proto::v1::cluster_service_client::ClusterServiceClient;
+use kotoba_db_cluster_proto::v1::{
+    cluster_service_client::ClusterServiceClient, peer_service_client::PeerServiceClient,
+};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
@@ -97,9 +99,18 @@ pub(crate) fn free_address() -> String {
 
 /// The generated client of one node, for questions that must not go to another.
 pub(crate) fn service(address: &str) -> ClusterServiceClient<Channel> {
+    let client = ClusterServiceClient::new(channel(address));
+    client.max_decoding_message_size(64 << 20).max_encoding_message_size(64 << 20)
+}
+
+/// The service that nodes speak to each other, of one node.
+pub(crate) fn peer_service(address: &str) -> PeerServiceClient<Channel> {
+    PeerServiceClient::new(channel(address))
+}
+
+pub(crate) fn channel(address: &str) -> Channel {
     let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address of ours");
-    let channel = endpoint.connect_timeout(Duration::from_secs(1)).connect_lazy();
-    ClusterServiceClient::new(channel).max_decoding_message_size(64 << 20).max_encoding_message_size(64 << 20)
+    endpoint.connect_timeout(Duration::from_secs(1)).connect_lazy()
 }
 
 impl Cluster {

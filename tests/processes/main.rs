@@ -7,15 +7,19 @@
 #![allow(clippy::print_stderr, reason = "a failed test shows what its processes said")]
 
 mod all_killed;
+mod altered_state;
 mod bad_luck;
 mod checks;
 mod command;
+mod damaged_log;
 mod harness;
 mod kill_leader;
 mod load;
 mod paused_node;
+mod reflection;
 mod refused_values;
 mod unknown_outcome;
+mod value_limits;
 mod wiped_node;
 
 use std::path::{Path, PathBuf};

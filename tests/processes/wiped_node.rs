@@ -2,11 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use kotoba_db_cluster::{client::ReadFrom, error::Effect};
+use kotoba_db_cluster::{
+    client::{ReadFrom, v1},
+    error::Effect,
+    placement::{MetaState, PartitionMap},
+};
 use tokio::time::sleep;
+use tonic::Status;
 
 use crate::{
-    harness::{Cluster, Group, POLL, rows},
+    harness::{Cluster, Group, PATIENCE, POLL, eventually, peer_service, rows, service},
     load::{Load, count_to, counter_named, seq_of},
 };
 
@@ -31,6 +36,7 @@ async fn a_wiped_node_rejoins_under_the_same_command_line_and_takes_its_place() 
     cluster.kill(other);
     load.until_more(None, 50).await;
     cluster.launch(other);
+    until_nothing_is_retired(&cluster).await;
     let ledgers = load.stop().await;
     cluster.check_all(&ledgers).await;
     cluster.finish();
@@ -71,6 +77,31 @@ async fn a_wiped_node_neither_votes_nor_counts_before_it_has_caught_up() {
     assert!(seq == Some(1) || may_be_there && seq == Some(2), "the acknowledged write is lost: {seq:?}");
     cluster.check_digests().await;
     cluster.finish();
+}
+
+/// On every node the map forgets the replicas that were replaced, once their groups let go of them.
+async fn until_nothing_is_retired(cluster: &Cluster) {
+    for node in &cluster.nodes {
+        eventually(&format!("map without retired replicas on {}", node.id), PATIENCE, async || {
+            let map = map_of(&node.address).await.map_err(|status| status.to_string())?;
+            let retired: usize = map.groups.iter().map(|group| group.retired.len()).sum();
+            if retired == 0 { Ok(()) } else { Err(format!("{retired} are remembered")) }
+        })
+        .await;
+    }
+}
+
+/// The partition map as a node has applied it: what it answers a member that joins again.
+async fn map_of(address: &str) -> Result<PartitionMap, Status> {
+    let hello = peer_service(address).handshake(v1::Hello::default()).await?.into_inner();
+    let request = v1::JoinRequest {
+        node: Some(v1::NodeId { id: hello.node_id, address: hello.address, ..Default::default() }),
+        cluster_id: hello.cluster_id,
+        incarnation: hello.incarnation,
+        protocol_version: hello.protocol_version,
+    };
+    let joined = service(address).join_cluster(request).await?.into_inner();
+    Ok(MetaState::decode(&joined.meta_state).expect("a node's own state").map)
 }
 
 /// For several elections' time, this node knows no leader of any group.

@@ -26,6 +26,7 @@ use super::connection::{Client, Receipt};
 use crate::{
     error::{ClusterError, ErrorCode},
     limits::{SESSION_OUTCOMES_MAX, STREAM_IN_FLIGHT_MAX},
+    node::service::convert,
     placement::PartitionId,
 };
 
@@ -140,8 +141,10 @@ impl Pipeline {
     /// Hands over one write; waits while the window is full.
     ///
     /// # Errors
-    /// An id that does not rise, or a pipeline that has stopped after a refusal.
+    /// An id that does not rise, a value that no node would read, or a pipeline that has stopped after a
+    /// refusal.
     pub async fn submit(&mut self, job: Job) -> Result<(), ClusterError> {
+        convert::check_depth(&job.operation)?;
         if job.request_id <= self.last_id {
             let what = format!("request id {} follows {}", job.request_id, self.last_id);
             return Err(ClusterError::new(ErrorCode::RequestReused, what));

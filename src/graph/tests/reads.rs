@@ -94,11 +94,14 @@ fn pages_cover_everything_once() {
     let gone = created.swap_remove(20);
     bench.ok(GraphOperation::DeleteNode { cid: gone });
     created.sort_unstable();
-    for (limit, examine) in [(1, usize::MAX), (10, usize::MAX), (10, 3), (100, usize::MAX)] {
+    const ALL: usize = usize::MAX;
+    for (limit, examine, bytes) in
+        [(1, ALL, ALL), (10, ALL, ALL), (10, 3, ALL), (100, ALL, ALL), (100, ALL, 1)]
+    {
         let (mut found, mut after) = (Vec::new(), None);
         loop {
-            let page = living(&bench.store, GROUP, &Page { after, limit, examine }).unwrap();
-            assert!(page.items.len() <= limit.min(examine));
+            let page = living(&bench.store, GROUP, &Page { after, limit, examine, bytes }).unwrap();
+            assert!(page.items.len() <= limit.min(examine).min(bytes));
             found.extend(page.items.into_iter().map(|entity| entity.cid));
             after = page.resume;
             if after.is_none() {

@@ -116,6 +116,9 @@ impl Barriers {
     async fn confirm_until(self: &Arc<Self>, group: GroupId, until: Instant) -> Result<Index, ClusterError> {
         let mut leaders = self.handle.shared.changes.subscribe();
         for attempt in 0.. {
+            if let Some(failure) = self.routing.dead_end(group) {
+                return Err(failure);
+            }
             leaders.mark_unchanged();
             let question = self.ask(group, attempt, &mut leaders);
             if let Ok(Some(index)) = timeout_at(until, question).await {

@@ -34,6 +34,7 @@ use crate::{
     node::{
         handle::{Command, ProposalResult, Responder},
         peers::{ForwardResponder, ForwardResult},
+        service::errors,
     },
     placement::PartitionId,
     raft::PeerId,
@@ -281,8 +282,22 @@ impl Pipeline {
                 let responder = ForwardResponder { id: token, to: self.forwarded.0.clone() };
                 self.coordinator.peers.forward_with(peer, partition.0, command, responder);
             }
-            Route::Nobody => self.again(token, Attempt::no_leader(partition)),
+            Route::Nobody => match self.coordinator.routing.dead_end(group) {
+                Some(failure) => self.give_up(token, &failure),
+                None => self.again(token, Attempt::no_leader(partition)),
+            },
         }
+    }
+
+    /// Nobody will ever take the write.
+    fn give_up(&mut self, token: u64, failure: &ClusterError) {
+        let Some(in_flight) = self.writes.get(&token) else { return };
+        let failure = if in_flight.uncertain {
+            outcome::timed_out(&in_flight.write.session, in_flight.uncertain, Some(failure))
+        } else {
+            failure.clone()
+        };
+        self.fail(token, &failure);
     }
 
     fn on_applied(&mut self, token: u64, result: ProposalResult) {
@@ -323,7 +338,7 @@ impl Pipeline {
             }
             Err((tokens, failure)) => {
                 for token in tokens {
-                    self.again(token, Attempt::Again { failure: failure.clone(), uncertain: false });
+                    self.not_known(token, failure.clone());
                 }
             }
         }
@@ -342,7 +357,16 @@ impl Pipeline {
                 let failure = in_flight.write.not_found();
                 self.fail(token, &failure);
             }
-            Err(failure) => self.again(token, Attempt::Again { failure, uncertain: false }),
+            Err(failure) => self.not_known(token, failure),
+        }
+    }
+
+    /// What a write needs to know cannot be told now, or never.
+    fn not_known(&mut self, token: u64, failure: ClusterError) {
+        if errors::is_passing(&failure) {
+            self.again(token, Attempt::Again { failure, uncertain: false });
+        } else {
+            self.give_up(token, &failure);
         }
     }
 

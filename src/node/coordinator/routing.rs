@@ -10,7 +10,8 @@ use std::{
 };
 
 use crate::{
-    node::handle::{NodeHandle, Shared},
+    error::ClusterError,
+    node::handle::{GroupHint, NodeHandle, Shared},
     placement::{MetaState, PartitionId},
     raft::{GroupId, PeerId},
 };
@@ -29,7 +30,7 @@ pub(crate) enum Route {
 /// Who leads what, as far as this node knows.
 #[derive(Debug)]
 pub(crate) struct Routing {
-    handle: NodeHandle,
+    pub(super) handle: NodeHandle,
     /// Leaders of groups this node has no replica of, learnt from answers.
     learnt: Mutex<BTreeMap<GroupId, PeerId>>,
 }
@@ -47,19 +48,36 @@ impl Routing {
         self.handle.meta()
     }
 
-    /// Whether this node holds a replica of the group.
+    /// This node's replica of the group, while it is in service. One that is not counts for nothing:
+    /// its requests go to other nodes, as if it were not there.
+    fn own(&self, group: GroupId) -> Option<Arc<GroupHint>> {
+        self.handle.hint(group).filter(|hint| hint.fault().is_none())
+    }
+
+    /// Whether this node holds a replica of the group that is in service.
     pub(crate) fn is_here(&self, group: GroupId) -> bool {
-        self.handle.hint(group).is_some()
+        self.own(group).is_some()
+    }
+
+    /// Why this node's replica of the group is out of service, where it is.
+    pub(crate) fn fault(&self, group: GroupId) -> Option<ClusterError> {
+        Some(self.handle.hint(group)?.fault()?.error(group))
+    }
+
+    /// Why nobody can answer for the group: this node's replica is out of service, and no other node
+    /// has one. Waiting would not help.
+    pub(crate) fn dead_end(&self, group: GroupId) -> Option<ClusterError> {
+        self.fault(group).filter(|_| self.replicas(group).is_empty())
     }
 
     /// Whether this node believes to lead the group.
     pub(crate) fn leads(&self, group: GroupId) -> bool {
-        self.handle.hint(group).is_some_and(|hint| hint.leads())
+        self.own(group).is_some_and(|hint| hint.leads())
     }
 
     /// The node believed to lead the group.
     pub(crate) fn leader(&self, group: GroupId) -> Option<PeerId> {
-        match self.handle.hint(group) {
+        match self.own(group) {
             Some(hint) if hint.leads() => Some(self.shared().peer),
             Some(hint) => hint.leader(),
             None => self.learnt().get(&group).copied(),
@@ -69,7 +87,7 @@ impl Routing {
     /// Where to send the given attempt (counted from 0) of a request.
     pub(crate) fn route(&self, group: GroupId, attempt: u32) -> Route {
         let own = self.shared().peer;
-        if let Some(hint) = self.handle.hint(group) {
+        if let Some(hint) = self.own(group) {
             return match hint.leader() {
                 _ if hint.leads() => Route::Here,
                 // The hint's two halves are read apart: a leader that is this node but does not

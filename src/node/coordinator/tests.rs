@@ -22,6 +22,7 @@ use crate::{
         identity::Identity,
         peers::{LocalHello, PeersConfig},
         service::local::{LocalEdge, LocalEntity, LocalPage},
+        status::GroupFault,
     },
     placement::{GenesisMember, Incarnation, MetaState, NodeId},
     raft::{BusyReason, GroupId, Index, PeerId, Refusal, RoleKind, Term},
@@ -67,6 +68,33 @@ impl LocalReads for Living {
 /// What the driver was asked to propose, in order.
 type Proposals = Arc<Mutex<Vec<(GroupId, Bytes)>>>;
 
+/// What node `a` knows in a cluster of these nodes, all of whose groups it leads.
+fn shared(nodes: &[&str]) -> Arc<Shared> {
+    let member = |(number, name): (u8, &&str)| GenesisMember {
+        node_id: NodeId::from(*name),
+        address: format!("127.0.0.1:{number}"),
+        incarnation: Incarnation([number; 16]),
+    };
+    let members: Vec<_> = (1..).zip(nodes).map(member).collect();
+    let factor = u32::try_from(nodes.len()).expect("a few nodes");
+    let meta = MetaState::genesis(&members, PARTITIONS, factor).expect("a cluster can begin so");
+    let hints: BTreeMap<GroupId, Arc<GroupHint>> = (0..=PARTITIONS)
+        .map(|group| {
+            let hint = GroupHint::default();
+            hint.set_role(RoleKind::Leader, Term(1), Some(PeerId(1)));
+            (GroupId(group), Arc::new(hint))
+        })
+        .collect();
+    Arc::new(Shared {
+        meta: RwLock::new(Arc::new(meta)),
+        hints: RwLock::new(hints),
+        log: Arc::default(),
+        events: broadcast::channel(1).0,
+        changes: watch::channel(0).0,
+        peer: PeerId(1),
+    })
+}
+
 /// A coordinator of a cluster of one that leads everything; `answer` is told how many proposals
 /// came before.
 fn coordinator(
@@ -75,27 +103,10 @@ fn coordinator(
     mut answer: impl FnMut(usize) -> ProposalResult + Send + 'static,
 ) -> (Arc<Coordinator>, Proposals) {
     let dir = tempfile::tempdir().expect("there is room for a directory");
-    let node = NodeId::from("a");
-    let identity = Identity::open(dir.path(), &node).expect("the directory is new");
+    let identity = Identity::open(dir.path(), &NodeId::from("a")).expect("the directory is new");
     let address = "127.0.0.1:1".to_owned();
-    let member = GenesisMember { node_id: node, address: address.clone(), incarnation: Incarnation([1; 16]) };
-    let meta = MetaState::genesis(&[member], PARTITIONS, 1).expect("a cluster can begin so");
-    let cluster_id = meta.cluster_id;
-    let hints: BTreeMap<GroupId, Arc<GroupHint>> = (0..=PARTITIONS)
-        .map(|group| {
-            let hint = GroupHint::default();
-            hint.set_role(RoleKind::Leader, Term(1), Some(PeerId(1)));
-            (GroupId(group), Arc::new(hint))
-        })
-        .collect();
-    let shared = Arc::new(Shared {
-        meta: RwLock::new(Arc::new(meta)),
-        hints: RwLock::new(hints),
-        log: Arc::default(),
-        events: broadcast::channel(1).0,
-        changes: watch::channel(0).0,
-        peer: PeerId(1),
-    });
+    let shared = shared(&["a"]);
+    let cluster_id = shared.meta.read().expect("no holder of this lock panics").cluster_id;
     let (commands, mut arriving) = mpsc::channel(64);
     let proposals = Proposals::default();
     let seen = Arc::clone(&proposals);
@@ -273,4 +284,50 @@ async fn an_edge_is_not_found_only_after_every_partition_said_so() {
     let response = coordinator.execute(delete).await;
     assert_eq!(code(&response), Some(ErrorCode::NotFound));
     assert_eq!(proposals.lock().expect("no holder of this lock panics").len(), 0);
+}
+
+/// Takes a group's replica of this node out of service.
+fn damage(handle: &NodeHandle, group: GroupId) {
+    let fault = GroupFault::new(ErrorCode::DataDirDamaged, "entry 7 cannot be read");
+    handle.hint(group).expect("every group is here").set_fault(fault);
+}
+
+#[tokio::test]
+async fn nobody_waits_where_the_only_replica_is_out_of_service() {
+    let hour = Duration::from_secs(3600);
+    let (coordinator, proposals) = coordinator(hour, Arc::default(), |_| applied());
+    (0..=PARTITIONS).for_each(|group| damage(&coordinator.handle, GroupId(group)));
+    let at_once = Duration::from_secs(20);
+
+    let delete = v1::DeleteEdge { cid: Cid::of(b"edge").to_string() };
+    let writes = [create(1), edge(2, Cid::of(b"target")), request(3, operation::Kind::DeleteEdge(delete))];
+    for write in writes {
+        let response = tokio::time::timeout(at_once, coordinator.execute(write)).await.expect("an answer");
+        assert_eq!((response.success, code(&response)), (false, Some(ErrorCode::DataDirDamaged)));
+        assert!(response.error_message.contains("entry 7 cannot be read"), "{response:?}");
+    }
+    let read = coordinator.living(PartitionId(0), vec![Cid::of(b"node")]);
+    let read = tokio::time::timeout(at_once, read).await.expect("an answer").expect_err("nobody has it");
+    assert_eq!(read.code(), ErrorCode::DataDirDamaged);
+    let round = coordinator.barriers.confirm(GroupId(1), hour);
+    let round = tokio::time::timeout(at_once, round).await.expect("an answer").expect_err("nobody leads");
+    assert_eq!(round.code(), ErrorCode::DataDirDamaged);
+    assert_eq!(proposals.lock().expect("no holder of this lock panics").len(), 0);
+}
+
+#[test]
+fn requests_for_a_replica_out_of_service_go_to_other_nodes() {
+    let (commands, _arriving) = mpsc::channel(1);
+    let routing = Routing::new(NodeHandle { commands, shared: shared(&["a", "b", "c"]) });
+    let (damaged, sound) = (GroupId(1), GroupId(2));
+    assert_eq!(routing.route(damaged, 0), Route::Here);
+    damage(&routing.handle, damaged);
+    assert!(!routing.is_here(damaged) && !routing.leads(damaged));
+    let others: Vec<Route> = (0..4).map(|attempt| routing.route(damaged, attempt)).collect();
+    assert!(others.contains(&Route::Peer(PeerId(2))) && others.contains(&Route::Peer(PeerId(3))));
+    assert!(!others.contains(&Route::Here) && !others.contains(&Route::Nobody));
+    assert_eq!(routing.dead_end(damaged), None, "others may answer");
+    routing.learn(damaged, "127.0.0.1:3");
+    assert_eq!(routing.route(damaged, 0), Route::Peer(PeerId(3)), "who leads is learnt from answers");
+    assert_eq!(routing.route(sound, 0), Route::Here, "other groups are as before");
 }

@@ -5,7 +5,10 @@ use std::{collections::VecDeque, sync::Arc};
 use tokio::sync::oneshot;
 
 use crate::{
-    node::handle::{GroupHint, RequestError, Responder},
+    node::{
+        handle::{GroupHint, RequestError, Responder},
+        status::GroupFault,
+    },
     raft::{Index, Position, Term},
 };
 
@@ -23,14 +26,15 @@ pub(super) struct GroupState {
     pub(super) applied: Index,
     /// State digest at `applied`.
     pub(super) digest: u128,
-    /// What is damaged or failed, for people.
-    pub(super) fault: Option<String>,
 }
 
 impl GroupState {
-    pub(super) fn new(applied: Index, digest: u128, fault: Option<String>) -> Self {
+    pub(super) fn new(applied: Index, digest: u128, fault: Option<GroupFault>) -> Self {
         let hint = Arc::new(GroupHint::default());
         hint.set_applied(applied);
+        if let Some(fault) = fault {
+            hint.set_fault(fault);
+        }
         Self {
             hint,
             waiting: VecDeque::new(),
@@ -38,8 +42,12 @@ impl GroupState {
             dispatched: applied,
             applied,
             digest,
-            fault,
         }
+    }
+
+    /// What is damaged or failed.
+    pub(super) fn fault(&self) -> Option<&GroupFault> {
+        self.hint.fault()
     }
 
     /// Entries committed and not yet applied.
@@ -88,7 +96,9 @@ impl GroupState {
         index: Index,
         reply: oneshot::Sender<Result<Index, RequestError>>,
     ) {
-        if self.applied >= index {
+        if let Some(fault) = self.fault() {
+            let _ = reply.send(Err(RequestError::Faulted(fault.clone())));
+        } else if self.applied >= index {
             let _ = reply.send(Ok(self.applied));
         } else {
             self.applied_waiters.push((index, reply));
@@ -109,13 +119,13 @@ impl GroupState {
     }
 
     /// The group stopped: nobody who waits will get what they wait for.
-    pub(super) fn fail(&mut self, fault: &str) {
-        self.fault = Some(fault.to_owned());
+    pub(super) fn fail(&mut self, fault: &GroupFault) {
+        self.hint.set_fault(fault.clone());
         for (_, responder) in self.waiting.drain(..) {
             responder.answer(Err(RequestError::OutcomeUnknown));
         }
         for (_, reply) in self.applied_waiters.drain(..) {
-            let _ = reply.send(Err(RequestError::Faulted(fault.to_owned())));
+            let _ = reply.send(Err(RequestError::Faulted(fault.clone())));
         }
     }
 }

@@ -7,10 +7,14 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{Driver, groups::GroupState};
+use super::{Driver, groups::GroupState, retired::Reports};
 use crate::{
+    error::ErrorCode,
     multiraft::Routes,
-    node::{applier::Job, status::GroupStatus},
+    node::{
+        applier::Job,
+        status::{GroupFault, GroupStatus},
+    },
     placement::{MetaState, next_step},
     raft::{ConfigurationChange, GroupId, Index, Input, Replica, RoleKind},
 };
@@ -21,11 +25,13 @@ pub(super) struct Schedule {
     persisted: Option<Instant>,
     /// A request to the applier is under way.
     persisting: bool,
+    pub(super) reports: Reports,
 }
 
 impl<V: Send + 'static> Driver<V> {
     pub(super) fn keep_house(&mut self) {
         self.reconcile_members();
+        self.report_members();
         self.persist_when_due();
     }
 
@@ -107,10 +113,11 @@ impl<V: Send + 'static> Driver<V> {
         self.groups
             .iter()
             .map(|(&group, state)| {
-                let fault = state.fault.clone();
+                let fault = state.fault().cloned();
                 let digest = format!("{:032x}", state.digest);
                 let Some(replica) = self.node.replica(group) else {
-                    let fault = fault.unwrap_or_else(|| "the replica is not running".to_owned());
+                    let unknown = || GroupFault::new(ErrorCode::Internal, "the replica does not run");
+                    let fault = fault.unwrap_or_else(unknown);
                     return GroupStatus::stopped(group, state.applied, digest, fault);
                 };
                 let status = replica.status();

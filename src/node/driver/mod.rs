@@ -12,6 +12,7 @@ pub(super) mod housekeeping;
 mod outputs;
 mod payloads;
 mod requests;
+mod retired;
 mod unary;
 
 use std::{
@@ -36,9 +37,11 @@ use super::{
     handle::{Command, RequestError, Shared},
     peers::Peers,
     snapshots::{SnapshotEvent, SnapshotJob},
+    status::GroupFault,
     worker::Worker,
 };
 use crate::{
+    error::ErrorCode,
     limits::STREAM_IN_FLIGHT_MAX,
     multiraft::{Node, NodeInput},
     placement::MetaState,
@@ -81,7 +84,7 @@ pub(crate) struct Parts<V> {
     pub(crate) event_sender: mpsc::UnboundedSender<Event>,
     pub(crate) settings: DriverSettings,
     /// Per group: applied index, digest, and what is damaged.
-    pub(crate) groups: Vec<(GroupId, Index, u128, Option<String>)>,
+    pub(crate) groups: Vec<(GroupId, Index, u128, Option<GroupFault>)>,
 }
 
 /// What a driver needs to know of the node's settings.
@@ -263,14 +266,20 @@ impl<V: Send + 'static> Driver<V> {
 
     fn quarantine(&mut self) {
         let Some(group) = self.node.quarantine_stepping() else { return };
-        let fault =
-            format!("{group}: an invariant of the consensus core does not hold; the group is quarantined");
-        tracing::error!(
-            "{fault}; next: see the panic message above, keep the data directory, restart the node"
-        );
+        let what =
+            "an invariant of the consensus core does not hold, the panic message in the log says which";
+        self.fail(group, &GroupFault::new(ErrorCode::Quarantined, what));
+    }
+
+    /// Takes a group of this node out of service: whoever waits for it is told, and what comes goes to
+    /// other nodes.
+    fn fail(&mut self, group: GroupId, fault: &GroupFault) {
+        tracing::error!("{}", fault.error(group).report());
         if let Some(state) = self.groups.get_mut(&group) {
-            state.fail(&fault);
+            state.fail(fault);
         }
+        self.refuse_reads(group, fault);
+        self.shared.changes.send_modify(|changes| *changes += 1);
     }
 
     fn on_event(&mut self, event: Event) {
@@ -297,10 +306,11 @@ impl<V: Send + 'static> Driver<V> {
 
     /// Nothing that needs the thread can be done any more: every group stops, and says so.
     fn on_thread_died(&mut self, thread: &str) {
-        let fault = format!("the thread {thread:?} of this node panicked");
-        tracing::error!("{fault}; next: see the panic message above, then restart the node");
-        for (&group, state) in &mut self.groups {
-            state.fail(&fault);
+        let what = format!("the thread {thread:?} of this node panicked, restart the node");
+        let fault = GroupFault::new(ErrorCode::Internal, what);
+        let groups: Vec<GroupId> = self.groups.keys().copied().collect();
+        for group in groups {
+            self.fail(group, &fault);
             self.node.remove_group(group);
         }
     }
@@ -316,6 +326,7 @@ impl<V: Send + 'static> Driver<V> {
                 }
             },
             Command::Frame { peer, frame } => self.on_frame(peer, frame),
+            Command::Members(reports) => self.on_members(reports),
             Command::Consensus { group, message, payloads, reply } => {
                 self.on_unary(group, message, payloads, reply);
             }

@@ -5,10 +5,12 @@ use std::collections::VecDeque;
 use super::{Driver, Event, Submitted, payloads::Payload};
 use crate::{
     api::ClusterEvent,
+    error::ErrorCode,
     multiraft::{GroupMessage, NodeOutput},
     node::{
         applier::{ApplyEvent, Committed, Job, ViewReceiver},
         snapshots::{SnapshotEvent, SnapshotJob, received_name},
+        status::GroupFault,
         wire::{self, WireEntry},
     },
     placement::PartitionId,
@@ -162,8 +164,7 @@ impl<V: Send + 'static> Driver<V> {
                     (Committed::OnDisk(plan), last)
                 }
                 Err(error @ (GatherError::Gone | GatherError::Damaged)) => {
-                    let problem =
-                        format!("{group}: committed entries {first} to {index} cannot be read: {error}");
+                    let problem = format!("committed entries {first} to {index} cannot be read: {error}");
                     return self.on_applied(ApplyEvent::Failed { group, problem });
                 }
             };
@@ -197,10 +198,7 @@ impl<V: Send + 'static> Driver<V> {
             ApplyEvent::Meta(meta) => self.adopt_meta(&meta),
             ApplyEvent::Persisted(reached) => self.compact(&reached),
             ApplyEvent::Failed { group, problem } => {
-                tracing::error!(%group, "{problem}; next: see the disk's health, then restart the node");
-                if let Some(state) = self.groups.get_mut(&group) {
-                    state.fail(&problem);
-                }
+                self.fail(group, &GroupFault::new(ErrorCode::DiskFailed, problem));
                 // One that cannot apply must not lead; its log is intact, so a restart may heal it.
                 self.node.remove_group(group);
             }
@@ -267,11 +265,8 @@ impl<V: Send + 'static> Driver<V> {
     }
 
     fn on_fault(&mut self, group: GroupId, fault: WriteFault) {
-        let problem = format!("{group}: the log's disk failed ({fault:?}); the replica stopped");
-        tracing::error!("{problem}; next: check the disk, then restart the node");
-        if let Some(state) = self.groups.get_mut(&group) {
-            state.fail(&problem);
-        }
+        let what = format!("the log's disk failed ({fault:?})");
+        self.fail(group, &GroupFault::new(ErrorCode::DiskFailed, what));
     }
 
     fn purge(&mut self, group: GroupId, meta: SnapshotMeta) {

@@ -11,6 +11,7 @@ use crate::{
     multiraft::NodeInput,
     node::{
         handle::{RequestError, Responder},
+        status::GroupFault,
         wire::{InboundFrame, InboundPayload},
     },
     raft::{Body, BusyReason, GroupId, Index, Input, PayloadId, PeerId, Position, Proposal, ReadId, Refusal},
@@ -48,7 +49,7 @@ impl<V: Send + 'static> Driver<V> {
         let Some(state) = self.groups.get(&group) else {
             return responder.answer(Err(RequestError::NotHere));
         };
-        if let Some(fault) = &state.fault {
+        if let Some(fault) = state.fault() {
             return responder.answer(Err(RequestError::Faulted(fault.clone())));
         }
         if state.backlog() > BACKLOG_MAX {
@@ -107,7 +108,7 @@ impl<V: Send + 'static> Driver<V> {
     pub(super) fn begin_read(&mut self, group: GroupId, reply: oneshot::Sender<Result<Index, RequestError>>) {
         let error = match self.groups.get(&group) {
             None => Some(RequestError::NotHere),
-            Some(state) => state.fault.clone().map(RequestError::Faulted),
+            Some(state) => state.fault().cloned().map(RequestError::Faulted),
         };
         if let Some(error) = error {
             let _ = reply.send(Err(error));
@@ -129,6 +130,14 @@ impl<V: Send + 'static> Driver<V> {
     pub(super) fn on_read_refused(&mut self, read: ReadId, reason: Refusal) {
         let Some(PendingRead { reply, .. }) = self.reads.remove(&read) else { return };
         let _ = reply.send(Err(RequestError::Refused(reason)));
+    }
+
+    /// A group is out of service: its reads get no answer from the core any more.
+    pub(super) fn refuse_reads(&mut self, group: GroupId, fault: &GroupFault) {
+        for (_, read) in self.reads.extract_if(.., |_, read| read.group == group) {
+            // One who no longer waits does not want the answer.
+            let _ = read.reply.send(Err(RequestError::Faulted(fault.clone())));
+        }
     }
 
     /// Messages from a peer.

@@ -251,7 +251,7 @@ pub(crate) fn recognise<'a>(
     cluster_id: ClusterId,
     member: impl FnOnce(PeerId) -> Option<&'a PeerRecord>,
 ) -> Result<&'a PeerRecord, HelloRefusal> {
-    let named = format!("node {} at {}", hello.node_id, hello.address);
+    let named = format!("node {} at {}", shown(&hello.node_id), shown(&hello.address));
     let refuse = |error: HelloError| HelloRefusal::new(error.code(), format!("{named} is refused: {error}"));
     if hello.protocol_version != PROTOCOL_VERSION {
         return Err(refuse(HelloError::Version { theirs: hello.protocol_version }));
@@ -261,7 +261,8 @@ pub(crate) fn recognise<'a>(
         return Err(HelloRefusal::new(ErrorCode::Unavailable, format!("{named} is in no cluster yet")));
     }
     if ClusterId::from_hex(&hello.cluster_id) != Some(cluster_id) {
-        let what = format!("{named} is in cluster {}, this node in {cluster_id}", hello.cluster_id);
+        let theirs = shown(&hello.cluster_id);
+        let what = format!("{named} is in cluster {theirs}, this node in {cluster_id}");
         return Err(HelloRefusal::new(ErrorCode::PeerOfOtherCluster, what));
     }
     let Some(record) = member(PeerId(hello.peer)) else {
@@ -276,6 +277,11 @@ pub(crate) fn recognise<'a>(
         return Err(HelloRefusal::new(ErrorCode::NodeIdMismatch, what));
     }
     Ok(record)
+}
+
+/// A text that a remote chose, fit for a line of a log.
+fn shown(text: &str) -> String {
+    text.chars().take(100).map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ use crate::{
     limits::GRPC_MESSAGE_BYTES_MAX,
     node::{
         handle::Command,
-        wire::{InboundFrame, frame_from_wire, message_from_wire},
+        wire::{InboundFrame, frame_from_wire, members_from_wire, message_from_wire},
     },
     raft::PeerId,
 };
@@ -89,10 +89,7 @@ impl PeerService for PeerServer {
         let hello = first
             .and_then(|frame| frame.hello)
             .ok_or_else(|| Status::invalid_argument("the first frame of a stream introduces its node"))?;
-        let member = peers.recognise(&hello).map_err(|refusal| {
-            tracing::debug!("stream refused: {refusal}");
-            refusal.status()
-        })?;
+        let member = peers.admit(&hello).map_err(|refusal| refusal.status())?;
         let queue = Arc::clone(&member.queue);
         let connection = queue.begin();
         // Lost only to a newer connection of the same peer; then this one's frames end at once.
@@ -109,7 +106,7 @@ impl PeerService for PeerServer {
     ) -> Result<Response<Self::SnapshotStreamStream>, Status> {
         let peers = self.peers()?.clone();
         let hello = hello_of(request.metadata())?;
-        let member = peers.recognise(&hello).map_err(|refusal| refusal.status())?;
+        let member = peers.admit(&hello).map_err(|refusal| refusal.status())?;
         let peer = member.record.peer;
         let inbound = request.into_inner();
         // Nothing is said on the way back; the channel closes when reading is over.
@@ -160,7 +157,8 @@ async fn hand_on(
     frame: v1::PeerFrame,
 ) -> bool {
     count(&peers.0.counters.frames_received, 1);
-    let v1::PeerFrame { hello: _, messages, beats, beat_replies, forwards, forward_replies } = frame;
+    let v1::PeerFrame { hello: _, messages, beats, beat_replies, forwards, forward_replies, group_members } =
+        frame;
     for reply in forward_replies {
         queue.complete(connection, reply);
     }
@@ -171,10 +169,17 @@ async fn hand_on(
             None => refuse(&forwards, &replier),
         }
     }
-    let (frame, errors) = frame_from_wire(messages, &beats, &beat_replies);
+    let (frame, mut errors) = frame_from_wire(messages, &beats, &beat_replies);
+    let (reports, malformed): (Vec<_>, Vec<_>) =
+        group_members.iter().map(members_from_wire).partition(Result::is_ok);
+    errors.extend(malformed.into_iter().filter_map(Result::err));
     count(&peers.0.counters.messages_malformed, errors.len() as u64);
     for error in errors {
         tracing::debug!(%peer, "message dropped: {error}");
+    }
+    let reports: Vec<_> = reports.into_iter().flatten().collect();
+    if !reports.is_empty() && peers.0.config.commands.send(Command::Members(reports)).await.is_err() {
+        return false;
     }
     if frame.messages.is_empty() && frame.beats.is_empty() {
         return true;

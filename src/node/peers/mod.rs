@@ -22,19 +22,20 @@ mod hello;
 mod inbound;
 mod outbound;
 mod queue;
+mod refusals;
 
 use std::{
     collections::BTreeMap,
     fmt,
     sync::{
-        Arc, OnceLock, RwLock,
+        Arc, Mutex, OnceLock, RwLock,
         atomic::{AtomicU64, Ordering},
     },
 };
 
 use bytes::Bytes;
 use kotoba_db_cluster_proto::v1;
-use tokio::{runtime::Handle, sync::mpsc, task::JoinHandle};
+use tokio::{runtime::Handle, sync::mpsc, task::JoinHandle, time::Instant};
 
 pub(crate) use forward::{ForwardError, ForwardHandler, ForwardReplier, ForwardResponder, ForwardResult};
 pub(crate) use hello::{
@@ -46,6 +47,7 @@ pub(crate) use inbound::PeerServer;
 use self::{
     bulk::BulkSender,
     queue::{PeerQueue, Pushed},
+    refusals::Refusals,
 };
 pub(crate) use super::wire::InboundFrame;
 use super::{handle::Command, tls::Tls};
@@ -80,6 +82,7 @@ struct Inner {
     members: RwLock<Members>,
     handler: OnceLock<Arc<dyn ForwardHandler>>,
     counters: Counters,
+    refusals: Mutex<Refusals>,
     /// Where connections live: who sends need not be there.
     runtime: Handle,
 }
@@ -151,6 +154,7 @@ impl Peers {
             members: RwLock::default(),
             handler: OnceLock::new(),
             counters: Counters::default(),
+            refusals: Mutex::default(),
             runtime: Handle::current(),
         }))
     }
@@ -207,6 +211,14 @@ impl Peers {
         let pushed = self
             .member_of(peer)
             .map_or(Pushed::NotConnected, |member| member.queue.push_beats(beats, replies));
+        self.note(pushed, messages);
+    }
+
+    /// Queues members of groups, for the node that leads the meta group.
+    pub(crate) fn send_members(&self, peer: PeerId, reports: Vec<v1::GroupMembers>) {
+        let messages = reports.len() as u64;
+        let pushed =
+            self.member_of(peer).map_or(Pushed::NotConnected, |member| member.queue.push_members(reports));
         self.note(pushed, messages);
     }
 
@@ -305,6 +317,18 @@ impl Peers {
                 Err(refusal)
             }
         }
+    }
+
+    /// The member that dialled this node. Who is refused is told so, and so is the operator.
+    fn admit(&self, hello: &v1::Hello) -> Result<Arc<Member>, HelloRefusal> {
+        self.recognise(hello).inspect_err(|refusal| {
+            let mut refusals = self.0.refusals.lock().expect("no holder of this lock panics");
+            if refusals.is_news(refusal, Instant::now()) {
+                tracing::warn!("{}: a node that dialled is refused: {refusal}", refusal.code);
+            } else {
+                tracing::debug!("a node that dialled is refused: {refusal}");
+            }
+        })
     }
 
     fn note(&self, pushed: Pushed, messages: u64) {

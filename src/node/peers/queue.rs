@@ -65,6 +65,7 @@ struct State {
     messages: VecDeque<v1::RaftMessage>,
     beats: Vec<v1::Beat>,
     beat_replies: Vec<v1::BeatReply>,
+    group_members: Vec<v1::GroupMembers>,
     forwards: VecDeque<v1::Forward>,
     forward_replies: VecDeque<v1::ForwardReply>,
     waiting: Waiting,
@@ -159,6 +160,12 @@ impl PeerQueue {
             append(&mut state.beats, beats);
             append(&mut state.beat_replies, replies);
         })
+    }
+
+    /// Adds members of groups.
+    pub(super) fn push_members(&self, reports: Vec<v1::GroupMembers>) -> Pushed {
+        let size = reports.iter().map(members_bytes).sum();
+        self.push_with(size, |state| append(&mut state.group_members, reports))
     }
 
     /// Adds a client's write. Its responder is answered in every case.
@@ -275,7 +282,8 @@ impl State {
     }
 
     fn items(&self) -> usize {
-        self.messages.len() + self.beats.len() + self.beat_replies.len() + self.forwards.len()
+        let beats = self.beats.len() + self.beat_replies.len();
+        self.messages.len() + beats + self.group_members.len() + self.forwards.len()
     }
 
     fn room(&self, size: usize) -> Pushed {
@@ -300,6 +308,7 @@ impl State {
         self.messages.clear();
         self.beats.clear();
         self.beat_replies.clear();
+        self.group_members.clear();
         self.forward_replies.clear();
         self.bytes = 0;
         self.current = None;
@@ -315,9 +324,11 @@ impl State {
         let mut frame = v1::PeerFrame {
             beats: mem::take(&mut self.beats),
             beat_replies: mem::take(&mut self.beat_replies),
+            group_members: mem::take(&mut self.group_members),
             ..v1::PeerFrame::default()
         };
-        let mut room = Room { used: (frame.beats.len() + frame.beat_replies.len()) * ITEM_BYTES };
+        let members: usize = frame.group_members.iter().map(members_bytes).sum();
+        let mut room = Room { used: (frame.beats.len() + frame.beat_replies.len()) * ITEM_BYTES + members };
         room.fill(&mut self.forward_replies, &mut frame.forward_replies, reply_bytes);
         room.fill(&mut self.forwards, &mut frame.forwards, |forward| ITEM_BYTES + forward.command.len());
         room.fill(&mut self.messages, &mut frame.messages, message_bytes);
@@ -362,6 +373,10 @@ pub(super) fn message_bytes(message: &v1::RaftMessage) -> usize {
         | None => 0,
     };
     ITEM_BYTES + payloads
+}
+
+fn members_bytes(report: &v1::GroupMembers) -> usize {
+    ITEM_BYTES + report.replicas.len() * PAYLOAD_BYTES
 }
 
 fn reply_bytes(reply: &v1::ForwardReply) -> usize {

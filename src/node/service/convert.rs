@@ -92,7 +92,59 @@ fn of_value(error: ValueError) -> ClusterError {
 }
 
 fn properties(wire: HashMap<String, v1::Value>) -> Result<HashMap<String, Value>, ClusterError> {
-    wire.into_iter().map(|(name, value)| Ok((name, value_from_wire(value, VALUE_DEPTH_MAX)?))).collect()
+    let entry = |(name, value): (String, v1::Value)| match value_from_wire(value, VALUE_DEPTH_MAX) {
+        Ok(value) => Ok((name, value)),
+        Err(error) => Err(in_property(&name, &error)),
+    };
+    wire.into_iter().map(entry).collect()
+}
+
+fn in_property(name: &str, error: &ClusterError) -> ClusterError {
+    // A hostile name may be long.
+    let shown: String = name.chars().take(80).collect();
+    ClusterError::new(error.code(), format!("{}, in the property {shown:?}", error.what()))
+}
+
+/// Refuses an operation with a value that no node would read, before it is sent.
+pub(crate) fn check_depth(operation: &v1::Operation) -> Result<(), ClusterError> {
+    let properties = match &operation.kind {
+        Some(operation::Kind::CreateNode(create)) => &create.properties,
+        Some(operation::Kind::UpdateNode(update)) => &update.properties,
+        Some(operation::Kind::CreateEdge(create)) => &create.properties,
+        Some(operation::Kind::UpdateEdge(update)) => &update.properties,
+        Some(operation::Kind::DeleteNode(_) | operation::Kind::DeleteEdge(_)) | None => return Ok(()),
+    };
+    match properties.iter().find(|(_, value)| !is_nested_within(value, VALUE_DEPTH_MAX)) {
+        Some((name, _)) => Err(in_property(name, &of_value(ValueError::TooDeep))),
+        None => Ok(()),
+    }
+}
+
+/// The same for one value.
+pub(crate) fn check_value_depth(value: &v1::Value) -> Result<(), ClusterError> {
+    let fits = is_nested_within(value, VALUE_DEPTH_MAX);
+    if fits { Ok(()) } else { Err(of_value(ValueError::TooDeep)) }
+}
+
+fn is_nested_within(value: &v1::Value, depth: usize) -> bool {
+    match &value.kind {
+        Some(value::Kind::ArrayValue(array)) => {
+            depth > 0 && array.items.iter().all(|item| is_nested_within(item, depth - 1))
+        }
+        Some(value::Kind::MapValue(map)) => {
+            depth > 0 && map.entries.values().all(|item| is_nested_within(item, depth - 1))
+        }
+        Some(
+            value::Kind::StringValue(_)
+            | value::Kind::IntValue(_)
+            | value::Kind::FloatValue(_)
+            | value::Kind::BoolValue(_)
+            | value::Kind::BytesValue(_)
+            | value::Kind::LinkValue(_)
+            | value::Kind::NullValue(_),
+        )
+        | None => true,
+    }
 }
 
 /// The value that a wire value stands for.
@@ -161,6 +213,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use proptest::prelude::*;
+    use prost::Message;
 
     use super::*;
 
@@ -189,22 +242,63 @@ mod tests {
         }
     }
 
+    /// Maps within maps: of all values the ones that take most of a decoder's depth.
+    fn nested(depth: usize) -> v1::Value {
+        (0..depth).fold(v1::Value { kind: Some(value::Kind::IntValue(0)) }, |inner, _| {
+            let map = v1::MapValue { entries: HashMap::from([("m".to_owned(), inner)]) };
+            v1::Value { kind: Some(value::Kind::MapValue(map)) }
+        })
+    }
+
+    fn creation(value: v1::Value) -> v1::Operation {
+        let properties = HashMap::from([("p".to_owned(), value)]);
+        let create = v1::CreateNode { properties, key: String::new() };
+        v1::Operation { kind: Some(operation::Kind::CreateNode(create)) }
+    }
+
+    #[test]
+    fn the_deepest_value_can_be_read_from_every_message_that_may_carry_it() {
+        fn read_back<M: Message + Default + PartialEq + std::fmt::Debug>(message: &M) {
+            let read = M::decode(message.encode_to_vec().as_slice());
+            assert!(read.is_ok_and(|read| read == *message), "{message:?}");
+        }
+        let deepest = nested(VALUE_DEPTH_MAX);
+        let properties = HashMap::from([("p".to_owned(), deepest.clone())]);
+        let operation = Some(creation(deepest.clone()));
+        let entity = v1::Entity { properties: properties.clone(), ..Default::default() };
+        let entry = v1::LogEntry { operation: operation.clone(), ..Default::default() };
+        let wanted = v1::PropertyEquals { name: "p".into(), value: Some(deepest) };
+        read_back(&v1::ClientRequest { operation, ..Default::default() });
+        read_back(&v1::AppendEntriesRequest { entries: vec![entry], ..Default::default() });
+        read_back(&v1::GetEntityResponse { entity: Some(entity.clone()), ..Default::default() });
+        read_back(&v1::ScanResponse { entities: vec![entity.clone()], ..Default::default() });
+        read_back(&v1::QueryResponse { entities: vec![entity], ..Default::default() });
+        read_back(&v1::HistoryResponse {
+            versions: vec![v1::Version { properties, ..Default::default() }],
+            ..Default::default()
+        });
+        let query = Some(v1::query_request::Query::ByProperty(wanted));
+        read_back(&v1::QueryRequest { query, ..Default::default() });
+    }
+
+    #[test]
+    fn a_value_that_is_too_deep_is_found_before_it_is_sent() {
+        assert_eq!(check_depth(&creation(nested(VALUE_DEPTH_MAX))), Ok(()));
+        let error = check_depth(&creation(nested(VALUE_DEPTH_MAX + 1))).expect_err("it is too deep");
+        assert_eq!(error.code(), ErrorCode::TooLarge);
+        assert!(error.what().contains("\"p\""), "it says where: {error}");
+        assert!(operation_from_wire(creation(nested(VALUE_DEPTH_MAX))).is_ok());
+        assert_eq!(operation_from_wire(creation(nested(VALUE_DEPTH_MAX + 1))), Err(error));
+    }
+
     #[test]
     fn what_cannot_be_stored_is_refused_with_its_own_code() {
-        let create = |value: Option<value::Kind>| {
-            let properties = HashMap::from([("p".to_owned(), v1::Value { kind: value })]);
-            let create = v1::CreateNode { properties, key: String::new() };
-            operation_from_wire(v1::Operation { kind: Some(operation::Kind::CreateNode(create)) })
-        };
-        let mut deep = v1::Value { kind: Some(value::Kind::BoolValue(true)) };
-        for _ in 0..=VALUE_DEPTH_MAX {
-            deep = v1::Value { kind: Some(value::Kind::ArrayValue(v1::ArrayValue { items: vec![deep] })) };
-        }
+        let create = |kind: Option<value::Kind>| operation_from_wire(creation(v1::Value { kind }));
         let cases = [
             (None, ErrorCode::MalformedValue),
             (Some(value::Kind::FloatValue(f64::NAN)), ErrorCode::NotANumber),
             (Some(value::Kind::LinkValue("bafy".into())), ErrorCode::MalformedCid),
-            (deep.kind, ErrorCode::TooLarge),
+            (nested(VALUE_DEPTH_MAX + 1).kind, ErrorCode::TooLarge),
         ];
         for (value, code) in cases {
             assert_eq!(create(value.clone()).map_err(|error| error.code()), Err(code), "{value:?}");

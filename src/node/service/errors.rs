@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use tonic::{Code, Request, Status, metadata::MetadataValue};
 
-use crate::error::{ClusterError, ErrorCode, GrpcCode, Retry};
+use crate::{
+    error::{ClusterError, ErrorCode, GrpcCode, Retry},
+    limits::{GRPC_MESSAGE_BYTES_MAX, VALUE_DEPTH_MAX},
+};
 
 /// The metadata key of the error's code, as in `KDB-0012`.
 pub(crate) const CODE_KEY: &str = "kdb-error-code";
@@ -30,6 +33,39 @@ pub(crate) fn status(error: &ClusterError) -> Status {
     }
     status
 }
+
+/// Gives its code to a status by which the transport refused a message that no service has seen: it
+/// could not be read, or was too large. `None` for every other status.
+pub(crate) fn of_transport(status: &Status) -> Option<Status> {
+    if status.metadata().contains_key(CODE_KEY) {
+        return None;
+    }
+    // The transport tells these apart by their texts alone; tests hold it to them.
+    let message = status.message();
+    let error = match (status.code(), message.strip_prefix(UNREADABLE)) {
+        (Code::Internal, Some(reason)) if reason.ends_with("recursion limit reached") => ClusterError::new(
+            ErrorCode::TooLarge,
+            format!(
+                "a value of the request is nested too deeply, {VALUE_DEPTH_MAX} arrays and maps are possible"
+            ),
+        ),
+        (Code::Internal, Some(reason)) => {
+            let reason = reason.rsplit(": ").next().unwrap_or(reason);
+            malformed(format!("the request is not the message that the call takes: {reason}"))
+        }
+        (Code::OutOfRange | Code::ResourceExhausted, None)
+            if message.contains("message length too large") =>
+        {
+            let what = format!("a message has more than {GRPC_MESSAGE_BYTES_MAX} bytes: {message}");
+            ClusterError::new(ErrorCode::TooLarge, what)
+        }
+        _ => return None,
+    };
+    Some(self::status(&error))
+}
+
+/// How the transport begins to say that a message cannot be decoded.
+const UNREADABLE: &str = "failed to decode Protobuf message: ";
 
 /// The error that a status of another node stands for.
 pub(crate) fn of_status(status: &Status) -> ClusterError {
@@ -76,6 +112,9 @@ pub(crate) fn malformed(what: impl Into<String>) -> ClusterError {
 
 #[cfg(test)]
 mod tests {
+    use kotoba_db_cluster_proto::v1;
+    use prost::Message as _;
+
     use super::*;
 
     #[test]
@@ -86,6 +125,26 @@ mod tests {
             assert_eq!(back.code(), code);
             assert_eq!(back.to_string(), error.to_string());
         }
+    }
+
+    #[test]
+    fn what_the_transport_refuses_has_a_code() {
+        let refused = |status: Status| of_transport(&status).map(|coded| of_status(&coded).code());
+        let unreadable = |bytes: &[u8]| {
+            let error = v1::ClientRequest::decode(bytes).expect_err("no message");
+            refused(Status::internal(error.to_string()))
+        };
+        assert_eq!(unreadable(&[0xff; 20]), Some(ErrorCode::MalformedValue));
+        let deep = (0..100).fold(v1::Value::default(), |inner, _| {
+            let array = v1::ArrayValue { items: vec![inner] };
+            v1::Value { kind: Some(v1::value::Kind::ArrayValue(array)) }
+        });
+        let create = v1::CreateNode { properties: [("p".to_owned(), deep)].into(), key: String::new() };
+        let operation = v1::Operation { kind: Some(v1::operation::Kind::CreateNode(create)) };
+        let request = v1::ClientRequest { operation: Some(operation), ..Default::default() };
+        assert_eq!(unreadable(&request.encode_to_vec()), Some(ErrorCode::TooLarge));
+        assert_eq!(refused(Status::internal("something else")), None);
+        assert_eq!(refused(status(&ClusterError::NoLeader)), None, "it has its code");
     }
 
     #[test]

@@ -152,7 +152,11 @@ impl Reads {
                 let neighbors = self.neighbors(*cid, *direction, label.as_deref(), terms).await?;
                 Ok(QueryResult { entities: Vec::new(), neighbors })
             }
-            Query::ByLabel(_) | Query::ByProperty { .. } => self.search(query, limit, terms).await,
+            Query::ByLabel(_) => self.search(query, limit, terms).await,
+            Query::ByProperty { value, .. } => {
+                value.check()?;
+                self.search(query, limit, terms).await
+            }
         }
     }
 
@@ -199,7 +203,11 @@ impl Reads {
         if here || !terms.forwarded {
             return Ok(here);
         }
-        let what = format!("the node asked has no replica of partition {}", partition.0);
+        let what = match self.coordinator.routing.fault(partition.group()) {
+            Some(fault) => fault.what(),
+            None => format!("the node asked has no replica of partition {}", partition.0),
+        };
+        // Another node may have one.
         Err(ClusterError::new(ErrorCode::Unavailable, what))
     }
 

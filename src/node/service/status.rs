@@ -237,7 +237,7 @@ fn group_status(meta: &MetaState, group: GroupStatus) -> v1::PartitionStatus {
         leader: group.leader.map(|peer| node_name(meta, peer)).unwrap_or_default(),
         replicas: replicas.iter().map(|place| node_name(meta, place.peer)).collect(),
         digest: group.digest,
-        fault: group.fault.unwrap_or_default(),
+        fault: group.fault.map(|fault| fault.to_string()).unwrap_or_default(),
     }
 }
 

@@ -12,12 +12,17 @@ use crate::{
         Cid,
         read::{self, Detail, EdgeEnds, EdgeRef, Page, VersionRecord},
     },
+    limits::GRPC_MESSAGE_BYTES_MAX,
     placement::PartitionId,
     storage::graph_store::{GraphStore, StoreError},
 };
 
 /// Edges of one node that one answer may hold.
 const EDGES_MAX: usize = 1_000_000;
+
+/// Bytes of properties after which a page ends: with one more entity it is far from what a message may
+/// have.
+const PAGE_BYTES: usize = GRPC_MESSAGE_BYTES_MAX / 4;
 
 /// Reads from a graph store.
 pub(crate) struct StoredReads<S>(S);
@@ -90,7 +95,7 @@ impl<S: GraphStore> LocalReads for StoredReads<S> {
 
     fn page(&self, partition: PartitionId, resume: &[u8], limit: usize) -> Result<LocalPage, ClusterError> {
         let after = (!resume.is_empty()).then(|| resume.to_vec());
-        let page = Page { after, ..Page::first(limit) };
+        let page = Page { after, bytes: PAGE_BYTES, ..Page::first(limit) };
         let page = read::living(&self.0.view(), partition.group(), &page)
             .map_err(|error| failed(&error, partition))?;
         Ok(LocalPage {

@@ -103,6 +103,9 @@ impl Services {
     fn view(&self, partition: u32, index: u64) -> Result<Option<Arc<dyn VerifyView>>, ClusterError> {
         let serving = self.serving()?;
         let partition: PartitionId = serving.coordinator.checked_partition(partition)?;
+        if let Some(fault) = serving.coordinator.routing.fault(partition.group()) {
+            return Err(fault);
+        }
         if !serving.coordinator.routing.is_here(partition.group()) {
             let what = format!("this node has no replica of partition {}", partition.0);
             return Err(ClusterError::new(ErrorCode::NotFound, what));

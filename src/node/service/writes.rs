@@ -57,6 +57,7 @@ async fn run_stream(
                     Ok(None) => open = false,
                     Err(status) => {
                         // Malformed or broken: nothing more can be read from it.
+                        let status = errors::of_transport(&status).unwrap_or(status);
                         let _ = answers.send(Err(status)).await;
                         return;
                     }

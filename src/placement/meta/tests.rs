@@ -131,10 +131,16 @@ fn a_group_that_let_go_of_a_replica_is_not_reminded_of_it() {
     let retired = state.map.group(group).expect("it exists").retired[0].replica;
     let mut members = state.desired(group).expect("it exists").voters;
     members.push(retired);
+    let to_say = |state: &MetaState, members: &[ReplicaId]| {
+        state.map.group(group).expect("it exists").remembers_more_than(members)
+    };
+    assert!(!to_say(&state, &members), "it is still a member");
     state.apply(MetaCommand::GroupChanged { group, members: members.clone() });
     assert_eq!(state.map.group(group).expect("it exists").retired.len(), 1, "it is still a member");
     members.pop();
-    state.apply(MetaCommand::GroupChanged { group, members });
+    assert!(to_say(&state, &members));
+    state.apply(MetaCommand::GroupChanged { group, members: members.clone() });
+    assert!(!to_say(&state, &members));
     assert!(state.map.group(group).expect("it exists").retired.is_empty());
     assert_eq!(state.map.group(GroupId(2)).expect("it exists").retired.len(), 1, "other groups keep theirs");
     assert_eq!(state.map.epoch, 2, "routers need not know");

@@ -242,10 +242,11 @@ impl<D: Disk, T> Shift<D, T> {
     fn run(mut self, queue: &Receiver<WalRequest<T>>) -> Result<(), WriteError> {
         while let Some((writes, tags)) = self.next_batch(queue) {
             let result = self.write(queue, &writes);
+            // Before anybody hears of the write: its figures include it.
+            self.metrics.publish(&self.writer);
             if !tags.is_empty() {
                 (self.hooks.on_event)(WalEvent::Completed(Completion { tags, result }));
             }
-            self.metrics.publish(&self.writer);
             self.look_after_spare();
         }
         self.writer.close().map(|_| ())
