@@ -67,7 +67,9 @@ impl<'s, S: ReadView> Overlay<'s, S> {
             Entry::Occupied(slot) => {
                 let slot = slot.get();
                 match (&slot.now, &slot.before) {
-                    (Now::Set(value, _), _) | (Now::Unchanged, Before::Value(value)) => Ok(Some(value.clone())),
+                    (Now::Set(value, _), _) | (Now::Unchanged, Before::Value(value)) => {
+                        Ok(Some(value.clone()))
+                    }
                     (Now::Removed, _) | (Now::Unchanged, Before::Absent) => Ok(None),
                     (Now::Unchanged, Before::Sum(_)) => unreachable!("a slot with a sum was written"),
                 }

@@ -40,11 +40,11 @@ pub struct BufferedView<V> {
     groups: Groups,
 }
 
-type GroupKey = [u8; 4];
+pub(super) type GroupKey = [u8; 4];
 type Groups = Arc<BTreeMap<GroupKey, Arc<GroupRows>>>;
 
 #[derive(Debug, Default)]
-struct Buffer {
+pub(super) struct Buffer {
     groups: Groups,
     bytes: usize,
     /// The store below failed: what it holds is unknown, so nothing more may be written to it.
@@ -85,12 +85,12 @@ impl<S: GraphStore> BufferedStore<S> {
         self.buffer.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Buffer> {
+    pub(super) fn write(&self) -> RwLockWriteGuard<'_, Buffer> {
         self.buffer.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Hands the rows of these groups to the store below, as one batch.
-    fn flush(&self, buffer: &mut Buffer, groups: &[GroupKey]) -> Result<(), StoreError> {
+    pub(super) fn flush(&self, buffer: &mut Buffer, groups: &[GroupKey]) -> Result<(), StoreError> {
         if let Some(error) = &buffer.failed {
             return Err(error.clone());
         }
