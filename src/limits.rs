@@ -44,6 +44,10 @@ pub const CLIENT_ID_BYTES_MAX: usize = 256;
 pub const VALUE_DEPTH_MAX: usize = 30;
 /// Outcomes a partition remembers per client.
 pub const SESSION_OUTCOMES_MAX: usize = 4096;
+/// Bytes of one group's rows that wait in memory before the graph store, with what they cost there.
+pub const STORE_BUFFER_GROUP_BYTES_MAX: usize = 192 << 10;
+/// Bytes of all groups' rows that wait in memory before the graph store of a node.
+pub const STORE_BUFFER_BYTES_MAX: usize = 8 << 20;
 /// Partitions of one cluster.
 pub const PARTITIONS_MAX: u32 = 4096;
 /// Virtual nodes a node has on the ring unless told otherwise.

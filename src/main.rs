@@ -5,6 +5,11 @@ compile_error!("the program is never built with bugs in it: `kotoba_mutants` is 
 
 use std::{env, process::ExitCode};
 
+use mimalloc::MiMalloc;
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
+
 fn main() -> ExitCode {
     kotoba_db_cluster::cli::run(env::args_os())
 }

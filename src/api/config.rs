@@ -209,7 +209,7 @@ pub struct RaftTuning {
     /// How long a follower waits for its leader before it asks for an election (500 ms). Each wait
     /// is drawn from this to twice this, so that not all stand at once.
     pub election_timeout: Duration,
-    /// Payload bytes of applied entries that are kept for followers that lag, per group (16 MiB).
+    /// Payload bytes of applied entries that are kept for followers that lag, per group (4 MiB).
     /// One that lags further receives a snapshot.
     pub keep_bytes: u64,
 }
@@ -219,7 +219,7 @@ impl Default for RaftTuning {
         Self {
             heartbeat_interval: Duration::from_millis(100),
             election_timeout: Duration::from_millis(500),
-            keep_bytes: 16 << 20,
+            keep_bytes: 4 << 20,
         }
     }
 }
@@ -284,7 +284,7 @@ impl LogTuning {
 pub struct StoreTuning {
     /// Bytes of blocks kept in memory (32 MiB).
     pub cache_bytes: u64,
-    /// Bytes of writes gathered in memory before they become a table on disk (48 MiB).
+    /// Bytes of writes gathered in memory before they become a table on disk (16 MiB).
     pub write_buffer_bytes: u64,
     /// Bits of bloom filter per key (10: about 1 % of look-ups of absent keys touch the disk).
     pub bloom_bits_per_key: u32,
@@ -298,7 +298,7 @@ impl Default for StoreTuning {
     fn default() -> Self {
         Self {
             cache_bytes: 32 << 20,
-            write_buffer_bytes: 48 << 20,
+            write_buffer_bytes: 16 << 20,
             bloom_bits_per_key: 10,
             compaction_threads: 1,
             persist_interval: Duration::from_secs(10),

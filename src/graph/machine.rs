@@ -117,6 +117,7 @@ impl GraphMachine {
         if effects.is_empty() {
             return Ok(effects);
         }
+        self.sessions.save(&mut applying.overlay);
         let (mut batch, delta) = applying.overlay.finish();
         let applied = Applied { position, digest: self.applied.digest.wrapping_add(delta) };
         let stored = if mutant!(M61) { &self.applied } else { &applied };
@@ -177,12 +178,12 @@ impl<S: ReadView> Applying<'_, S> {
         print: Fingerprint,
     ) -> Result<Outcome, StoreError> {
         let Execute { client_id, request_id, acked_below, operation } = execute;
-        let request = Request { client_id, request_id, acked_below, print };
+        let request = Request::new(client_id, request_id, acked_below, print);
         match sessions.admit(&mut self.overlay, &request, index)? {
             Admission::Answer(outcome) => Ok(outcome),
             Admission::New => {
                 let outcome = self.operation(operation, index)?;
-                sessions.remember(&mut self.overlay, &request, index, &outcome)?;
+                sessions.remember(&mut self.overlay, &request, index, &outcome);
                 Ok(outcome)
             }
         }

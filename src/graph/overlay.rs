@@ -44,7 +44,8 @@ struct Slot {
 
 enum Now {
     Unchanged,
-    Set(Bytes),
+    /// The value, and what it adds to the digest where that is known already.
+    Set(Bytes, Option<u128>),
     Removed,
 }
 
@@ -66,7 +67,9 @@ impl<'s, S: ReadView> Overlay<'s, S> {
             Entry::Occupied(slot) => {
                 let slot = slot.get();
                 match (&slot.now, &slot.before) {
-                    (Now::Set(value), _) | (Now::Unchanged, Before::Value(value)) => Ok(Some(value.clone())),
+                    (Now::Set(value, _), _) | (Now::Unchanged, Before::Value(value)) => {
+                        Ok(Some(value.clone()))
+                    }
                     (Now::Removed, _) | (Now::Unchanged, Before::Absent) => Ok(None),
                     (Now::Unchanged, Before::Sum(_)) => unreachable!("a slot with a sum was written"),
                 }
@@ -83,7 +86,12 @@ impl<'s, S: ReadView> Overlay<'s, S> {
     /// Sets a row. `before` says what the store holds; it counts only where the batch has not touched the
     /// row yet.
     pub(crate) fn put(&mut self, key: Vec<u8>, value: Bytes, before: Before) {
-        self.change(key, Now::Set(value), before);
+        self.change(key, Now::Set(value, None), before);
+    }
+
+    /// Like [`Overlay::put`], where what the new row adds to the digest is known.
+    pub(crate) fn put_summed(&mut self, key: Vec<u8>, value: Bytes, sum: u128, before: Before) {
+        self.change(key, Now::Set(value, Some(sum)), before);
     }
 
     /// Sets a row of which nothing is known but that the store may hold it.
@@ -117,7 +125,7 @@ impl<'s, S: ReadView> Overlay<'s, S> {
         let mut changed = changed
             .filter_map(|(key, slot)| match &slot.now {
                 Now::Unchanged => None,
-                Now::Set(value) => Some((key, Some(value))),
+                Now::Set(value, _) => Some((key, Some(value))),
                 Now::Removed => Some((key, None)),
             })
             .peekable();
@@ -152,9 +160,14 @@ impl<'s, S: ReadView> Overlay<'s, S> {
             };
             match slot.now {
                 Now::Unchanged => {}
-                Now::Set(value) => {
-                    count(row_sum(&key, &value));
-                    batch.put(key, value);
+                Now::Set(value, sum) => {
+                    if counted {
+                        count(sum.unwrap_or_else(|| row_sum(&key, &value)));
+                    }
+                    match before {
+                        Before::Absent => batch.insert(key, value),
+                        Before::Value(_) | Before::Sum(_) => batch.put(key, value),
+                    }
                 }
                 Now::Removed => {
                     if !mutant!(M59) {

@@ -10,9 +10,13 @@
 //! outcomes go, and a stub stays that refuses every id up to the largest one seen. The work is done in
 //! bounded steps by the entries that come later, so every replica does the same at the same entry.
 //!
-//! The rows are the truth; the ids of recently used sessions are cached in memory.
+//! The rows are the truth; recently used sessions are cached in memory. A session that changed is written
+//! once per batch, by [`Sessions::save`].
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::Bound,
+};
 
 use bytes::Bytes;
 
@@ -135,14 +139,30 @@ struct Session {
     row: SessionRow,
     /// By id, ascending.
     window: VecDeque<Remembered>,
+    /// What its row adds to the digest; `None` where there is no row yet.
+    saved: Option<u128>,
+    /// Whether the row is to be written.
+    changed: bool,
 }
 
 /// A request without its operation.
 pub(crate) struct Request {
-    pub(crate) client_id: String,
-    pub(crate) request_id: RequestId,
-    pub(crate) acked_below: RequestId,
-    pub(crate) print: Fingerprint,
+    client: ClientKey,
+    client_id: String,
+    request_id: RequestId,
+    acked_below: RequestId,
+    print: Fingerprint,
+}
+
+impl Request {
+    pub(crate) fn new(
+        client_id: String,
+        request_id: RequestId,
+        acked_below: RequestId,
+        print: Fingerprint,
+    ) -> Self {
+        Self { client: client_key(&client_id), client_id, request_id, acked_below, print }
+    }
 }
 
 /// What the session says to a request.
@@ -159,13 +179,15 @@ pub(crate) struct Sessions {
     group: GroupId,
     counters: Counters,
     cache: BTreeMap<ClientKey, Session>,
+    /// Sessions in the cache whose rows are to be written.
+    changed: Vec<ClientKey>,
 }
 
 impl Sessions {
     pub(crate) fn load(view: &impl ReadView, group: GroupId) -> Result<Self, StoreError> {
         let row = view.get(&Counters::key(group))?;
         let counters = row.map(|row| Counters::decode(&row)).transpose()?.unwrap_or_default();
-        Ok(Self { group, counters, cache: BTreeMap::new() })
+        Ok(Self { group, counters, cache: BTreeMap::new(), changed: Vec::new() })
     }
 
     /// Between two batches: keeps the memory bounded. The rows hold everything.
@@ -183,7 +205,7 @@ impl Sessions {
         request: &Request,
         index: Index,
     ) -> Result<Admission, StoreError> {
-        let client = client_key(&request.client_id);
+        let client = request.client;
         if !self.open(overlay, client)? {
             if self.counters.sessions >= CLIENTS_MAX {
                 return Ok(Admission::Answer(Err(GraphError::TooManyClients)));
@@ -199,7 +221,7 @@ impl Sessions {
             return Ok(Admission::New);
         }
         session.row.last_used = index;
-        session.store(group, overlay)?;
+        self.note_change(client);
         if remembered {
             let row = overlay.get(outcome_key(group, client, id))?;
             return recall(row.as_deref(), &request.print).map(Admission::Answer);
@@ -214,8 +236,8 @@ impl Sessions {
         request: &Request,
         index: Index,
         outcome: &Outcome,
-    ) -> Result<(), StoreError> {
-        let (group, client) = (self.group, client_key(&request.client_id));
+    ) {
+        let (group, client) = (self.group, request.client);
         let session = self.session(client);
         session.row.last_used = index;
         if !mutant!(M53) {
@@ -225,7 +247,22 @@ impl Sessions {
         while session.window.len() > kept {
             session.forget_smallest(group, overlay);
         }
-        session.store(group, overlay)
+        self.note_change(client);
+    }
+
+    /// Writes the rows of sessions that changed. Must be called before a batch ends.
+    pub(crate) fn save<S: ReadView>(&mut self, overlay: &mut Overlay<'_, S>) {
+        for client in std::mem::take(&mut self.changed) {
+            let group = self.group;
+            self.session(client).save(group, overlay);
+        }
+    }
+
+    fn note_change(&mut self, client: ClientKey) {
+        let session = self.session(client);
+        if !std::mem::replace(&mut session.changed, true) {
+            self.changed.push(client);
+        }
     }
 
     /// Ends sessions that have been idle for long, a bounded number at a time.
@@ -238,16 +275,11 @@ impl Sessions {
             return Ok(());
         }
         self.counters.swept_at = index.0;
-        let cursor = key(self.group, SESSION, &[&self.counters.cursor]);
-        let range = KeyRange::prefix(&key(self.group, SESSION, &[])).after(&cursor);
-        let sessions = overlay.scan(&range, SWEEP_SESSIONS as usize)?;
+        let sessions = self.behind_cursor(overlay)?;
         let ended = (sessions.len() as u64) < SWEEP_SESSIONS;
         let mut budget = SWEEP_OUTCOMES;
-        for (key, row) in sessions {
-            let row = SessionRow::decode(&row)?;
-            let client: ClientKey =
-                key[KEY_PREFIX..].try_into().map_err(|_| StoreError::Damaged("a session's key"))?;
-            if row.outcomes > 0 && row.last_used.0.saturating_add(IDLE_ENTRIES) <= index.0 {
+        for (client, last_used) in sessions {
+            if last_used.is_some_and(|last_used| last_used.0.saturating_add(IDLE_ENTRIES) <= index.0) {
                 budget = self.expire(overlay, client, budget)?;
                 if budget == 0 {
                     // The same client is looked at again: the cursor stays before it.
@@ -260,6 +292,31 @@ impl Sessions {
             self.counters.cursor = ClientKey::default();
         }
         self.store_counters(overlay)
+    }
+
+    /// The next sessions of the sweep, and when those that have outcomes were last used.
+    fn behind_cursor<S: ReadView>(
+        &mut self,
+        overlay: &mut Overlay<'_, S>,
+    ) -> Result<Vec<(ClientKey, Option<Index>)>, StoreError> {
+        let cursor = self.counters.cursor;
+        if self.cache.len() as u64 == self.counters.sessions {
+            // All are in memory: few clients are the usual case, and a scan is dear.
+            let behind = self.cache.range((Bound::Excluded(cursor), Bound::Unbounded));
+            let used = |session: &Session| (!session.window.is_empty()).then_some(session.row.last_used);
+            let sessions = behind.map(|(&client, session)| (client, used(session)));
+            return Ok(sessions.take(SWEEP_SESSIONS as usize).collect());
+        }
+        self.save(overlay);
+        let range = KeyRange::prefix(&key(self.group, SESSION, &[]));
+        let range = range.after(&key(self.group, SESSION, &[&cursor]));
+        let rows = overlay.scan(&range, SWEEP_SESSIONS as usize)?;
+        let session = |(key, row): (Vec<u8>, Bytes)| {
+            let row = SessionRow::decode(&row)?;
+            let client = key[KEY_PREFIX..].try_into().map_err(|_| StoreError::Damaged("a session's key"))?;
+            Ok((client, (row.outcomes > 0).then_some(row.last_used)))
+        };
+        rows.into_iter().map(session).collect()
     }
 
     /// Forgets up to `budget` outcomes of a session; returns what is left of the budget.
@@ -278,7 +335,7 @@ impl Sessions {
             session.forget_smallest(group, overlay);
             budget -= 1;
         }
-        session.store(group, overlay)?;
+        self.note_change(client);
         Ok(budget)
     }
 
@@ -291,10 +348,12 @@ impl Sessions {
         if self.cache.contains_key(&client) {
             return Ok(true);
         }
-        let row = overlay.get(key(self.group, SESSION, &[&client]))?;
+        let row_key = key(self.group, SESSION, &[&client]);
+        let row = overlay.get(row_key.clone())?;
         let Some(row) = row.filter(|_| !mutant!(M55)) else {
             return Ok(false);
         };
+        let saved = Some(row_sum(&row_key, &row));
         let row = SessionRow::decode(&row)?;
         let range = KeyRange::prefix(&key(self.group, OUTCOME, &[&client]));
         // One more than there may be, so that a disagreement shows.
@@ -307,7 +366,7 @@ impl Sessions {
             let (_, id) = key.split_last_chunk().ok_or(StoreError::Damaged("an outcome's key"))?;
             window.push_back(Remembered { id: u64::from_be_bytes(*id), sum: row_sum(&key, &value) });
         }
-        self.cache.insert(client, Session { client, row, window });
+        self.cache.insert(client, Session { client, row, window, saved, changed: false });
         Ok(true)
     }
 
@@ -321,7 +380,8 @@ impl Sessions {
         self.store_counters(overlay)?;
         let row =
             SessionRow { open_from: 0, last_used: Index::ZERO, outcomes: 0, client_id: client_id.to_owned() };
-        self.cache.insert(client, Session { client, row, window: VecDeque::new() });
+        let session = Session { client, row, window: VecDeque::new(), saved: None, changed: false };
+        self.cache.insert(client, session);
         Ok(())
     }
 
@@ -359,7 +419,7 @@ impl Session {
         encode_outcome(outcome, &mut value);
         let sum = row_sum(&key, &value);
         self.window.insert(at, Remembered { id, sum });
-        overlay.put(key, value.into(), Before::Absent);
+        overlay.put_summed(key, value.into(), sum, Before::Absent);
     }
 
     fn forget_below<S: ReadView>(&mut self, group: GroupId, overlay: &mut Overlay<'_, S>, bound: RequestId) {
@@ -383,9 +443,13 @@ impl Session {
         }
     }
 
-    fn store<S: ReadView>(&mut self, group: GroupId, overlay: &mut Overlay<'_, S>) -> Result<(), StoreError> {
+    fn save<S: ReadView>(&mut self, group: GroupId, overlay: &mut Overlay<'_, S>) {
         self.row.outcomes = u32::try_from(self.window.len()).expect("a window is bounded");
-        overlay.replace(key(group, SESSION, &[&self.client]), self.row.encode())
+        let (key, value) = (key(group, SESSION, &[&self.client]), self.row.encode());
+        let sum = row_sum(&key, &value);
+        let before = self.saved.map_or(Before::Absent, Before::Sum);
+        overlay.put_summed(key, value, sum, before);
+        (self.saved, self.changed) = (Some(sum), false);
     }
 }
 

@@ -116,7 +116,11 @@ impl<S: GraphStore> Machine<S> {
                 }
                 *digest = commit_meta(&self.store, state, *applied)?;
                 batch.digest = *digest;
-                batch.meta = (!batch.outcomes.is_empty()).then(|| (**state).clone());
+                if !batch.outcomes.is_empty() {
+                    // Which replicas this node has must not be forgotten once they have voted.
+                    self.store.persist()?;
+                    batch.meta = Some((**state).clone());
+                }
                 Ok((entries.len(), batch))
             }
         }

@@ -51,7 +51,7 @@ use crate::{
         SnapshotMeta, Term, Timing,
     },
     storage::{
-        graph_store::{FjallStore, GraphStore, StoreError, StoreOptions},
+        graph_store::{BufferedStore, FjallStore, GraphStore, StoreError, StoreOptions},
         wal::{
             DataDirLock, GroupWrite, LogId, LogIndex, LogReader, OsDisk, RecoveredGroup, Recovery, WalHandle,
             WalHooks, WalOptions, WalWriter,
@@ -256,6 +256,8 @@ impl BringUp {
         let first = membership.first_state()?;
         let loading = {
             let membership = membership.clone();
+            let open_store =
+                move |dir: &Path, tuning: &StoreTuning| open_store(dir, tuning).map(BufferedStore::new);
             move || Loaded::load(&config, &membership, LogId(incarnation.0), first, open_store)
         };
         let loaded = tokio::task::spawn_blocking(loading)

@@ -49,9 +49,9 @@ impl<S: GraphStore> LocalReads for StoredReads<S> {
     }
 
     fn generations(&self, partition: PartitionId, cids: &[Cid]) -> Result<Vec<u64>, ClusterError> {
-        let view = self.0.view();
+        // No view: a node's life is one row, and its first block, which is read behind it, never changes.
         let generation = |cid: &Cid| {
-            let generation = read::living_generation(&view, partition.group(), *cid);
+            let generation = read::living_generation(&self.0, partition.group(), *cid);
             generation
                 .map(|found| found.map_or(0, |generation| generation.0))
                 .map_err(|error| failed(&error, partition))

@@ -26,7 +26,7 @@ pub struct StoreOptions {
     /// Memory for blocks read from disk. Default 32 MiB.
     pub cache_bytes: u64,
     /// Memory for rows not yet in a table; up to a few times as much while tables are written. Default
-    /// 48 MiB.
+    /// 16 MiB.
     pub write_buffer_bytes: u64,
     /// Disk for the journals of rows not yet in a table, at least 64 MiB. Default 64 MiB.
     pub journal_bytes_max: u64,
@@ -57,7 +57,7 @@ impl Default for StoreOptions {
     fn default() -> Self {
         Self {
             cache_bytes: 32 << 20,
-            write_buffer_bytes: 48 << 20,
+            write_buffer_bytes: 16 << 20,
             journal_bytes_max: JOURNAL_BYTES_MIN,
             bloom_bits_per_row: 10.0,
             compaction: Compaction::default(),

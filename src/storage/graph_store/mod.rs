@@ -3,9 +3,10 @@
 //! Every key begins with the group it belongs to, as four big-endian bytes, so that one store serves all
 //! groups of a node and a group's state is one contiguous range. The state machine needs three things of
 //! a store: reads, batches that take effect wholly or not at all, and views that later batches do not
-//! change. Durability comes from the log: a commit may be lost in a crash as long as *all* commits after
-//! it are lost too; [`GraphStore::persist`] says when the log may be shortened.
+//! change. Durability comes from the log: a commit may be lost in a crash as long as *all* commits of the
+//! same group after it are lost too; [`GraphStore::persist`] says when the log may be shortened.
 
+mod buffered;
 #[cfg(feature = "node")]
 mod fjall;
 mod memory;
@@ -14,7 +15,10 @@ mod tests;
 
 #[cfg(feature = "node")]
 pub use self::fjall::{Compaction, FjallStore, FjallView, StoreOptions};
-pub use self::memory::{MemoryStore, MemoryView};
+pub use self::{
+    buffered::{BufferedStore, BufferedView},
+    memory::{MemoryStore, MemoryView},
+};
 
 use std::ops::ControlFlow;
 
@@ -112,7 +116,25 @@ pub trait ReadView {
 /// Changes that take effect together. A later change of the same key replaces an earlier one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
-    changes: Vec<(Vec<u8>, Option<Bytes>)>,
+    changes: Vec<Change>,
+}
+
+/// One change of a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Change {
+    pub(crate) key: Vec<u8>,
+    /// `None` removes the row.
+    pub(crate) value: Option<Bytes>,
+    pub(crate) before: Known,
+}
+
+/// What whoever changes a row knows of the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Known {
+    /// The store may hold the row.
+    Nothing,
+    /// The store does not hold it.
+    Absent,
 }
 
 impl Batch {
@@ -124,12 +146,18 @@ impl Batch {
 
     /// Sets a key.
     pub fn put(&mut self, key: Vec<u8>, value: impl Into<Bytes>) {
-        self.changes.push((key, Some(value.into())));
+        self.changes.push(Change { key, value: Some(value.into()), before: Known::Nothing });
+    }
+
+    /// Sets a key that the store does not hold. Where it does hold it, what a later removal leaves is
+    /// undefined.
+    pub fn insert(&mut self, key: Vec<u8>, value: impl Into<Bytes>) {
+        self.changes.push(Change { key, value: Some(value.into()), before: Known::Absent });
     }
 
     /// Removes a key, where it exists.
     pub fn remove(&mut self, key: Vec<u8>) {
-        self.changes.push((key, None));
+        self.changes.push(Change { key, value: None, before: Known::Nothing });
     }
 
     /// Changes in it.
@@ -143,15 +171,35 @@ impl Batch {
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty()
     }
+
+    pub(crate) fn into_changes(self) -> Vec<Change> {
+        self.changes
+    }
 }
 
 impl IntoIterator for Batch {
     /// A key and its new value; `None` removes it.
     type Item = (Vec<u8>, Option<Bytes>);
-    type IntoIter = std::vec::IntoIter<Self::Item>;
+    type IntoIter = BatchIntoIter;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.changes.into_iter()
+        BatchIntoIter(self.changes.into_iter())
+    }
+}
+
+/// The changes of a [`Batch`], in order.
+#[derive(Debug)]
+pub struct BatchIntoIter(std::vec::IntoIter<Change>);
+
+impl Iterator for BatchIntoIter {
+    type Item = (Vec<u8>, Option<Bytes>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.next().map(|change| (change.key, change.value))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.0.size_hint()
     }
 }
 

@@ -135,6 +135,12 @@ macro_rules! contract {
             $(#[test] fn $check() { super::$check(&super::MemoryStore::new()); })+
         }
 
+        mod buffered_store {
+            $(#[test] fn $check() {
+                super::$check(&super::BufferedStore::new(super::MemoryStore::new()));
+            })+
+        }
+
         #[cfg(feature = "node")]
         mod fjall_store {
             $(#[test] fn $check() {
@@ -156,6 +162,158 @@ proptest! {
     #[test]
     fn memory_store_behaves_like_a_map(batches in any_batches()) {
         behaves_like_a_map(MemoryStore::new(), &batches, |store| store);
+    }
+}
+
+/// Rows of four groups, so that groups leave the buffer apart from each other.
+fn any_buffered_batches() -> impl Strategy<Value = Vec<(u8, Vec<(u8, Option<u8>)>, u8)>> {
+    let change = (0_u8..6, proptest::option::of(any::<u8>()));
+    proptest::collection::vec((0_u8..4, proptest::collection::vec(change, 0..6), 0_u8..8), 1..40)
+}
+
+proptest! {
+    /// Whatever was said to be absent, came, went and was flushed on the way: reads and views show an
+    /// ordered map, scans in both orders, and what is below after a flush is that map.
+    #[test]
+    fn buffered_store_behaves_like_a_map(batches in any_buffered_batches()) {
+        let below = MemoryStore::new();
+        let store = BufferedStore::new(below.clone());
+        let (mut twin, mut views) = (BTreeMap::new(), Vec::new());
+        for (group, changes, step) in batches {
+            let mut batch = Batch::new();
+            for (key, value) in changes {
+                let key = vec![0, 0, 0, group, key];
+                match value {
+                    Some(value) if twin.insert(key.clone(), vec![value]).is_none() => {
+                        batch.insert(key, vec![value]);
+                    }
+                    Some(value) => batch.put(key, vec![value]),
+                    None => {
+                        twin.remove(&key);
+                        batch.remove(key);
+                    }
+                }
+            }
+            store.commit(batch).unwrap();
+            let expected: Vec<_> = twin.clone().into_iter().collect();
+            prop_assert_eq!(&all(&store), &expected);
+            match step {
+                0 => {
+                    store.persist().unwrap();
+                    prop_assert_eq!(&all(&below), &expected);
+                }
+                1 => {
+                    let group = [0, 0, 0, group];
+                    store.flush(&mut store.write(), &[group]).unwrap();
+                    let range = KeyRange::prefix(&group);
+                    let of_group = |view: &_| rows(view, &range, Order::Ascending, usize::MAX);
+                    prop_assert_eq!(of_group(&below.view()), expected.into_iter().filter(|(key, _)| key.starts_with(&group)).collect::<Vec<_>>());
+                }
+                2 => views.push((store.view(), expected)),
+                3 => {
+                    let range = KeyRange { start: vec![0, 0, 0, 0, 3], end: Some(vec![0, 0, 0, group, 4]) };
+                    let mut within: Vec<_> = expected
+                        .into_iter()
+                        .filter(|(key, _)| *key >= range.start && Some(key) < range.end.as_ref())
+                        .collect();
+                    prop_assert_eq!(&rows(&store, &range, Order::Ascending, usize::MAX), &within);
+                    within.reverse();
+                    within.truncate(3);
+                    prop_assert_eq!(&rows(&store, &range, Order::Descending, 3), &within);
+                }
+                _ => {}
+            }
+        }
+        for (view, expected) in views {
+            prop_assert_eq!(&all(&view), &expected);
+        }
+    }
+}
+
+#[test]
+fn a_row_that_came_and_went_never_reaches_the_store_below() {
+    let below = Counting::default();
+    let store = BufferedStore::new(below.clone());
+    for id in 0..100_u8 {
+        let mut batch = Batch::new();
+        batch.put(b"grp:applied".to_vec(), vec![id]);
+        batch.insert([b"grp:", &[id][..]].concat(), &b"outcome"[..]);
+        if id > 0 {
+            batch.remove([b"grp:", &[id - 1][..]].concat());
+        }
+        store.commit(batch).unwrap();
+    }
+    store.persist().unwrap();
+    assert_eq!(*below.changes.lock().unwrap(), 2);
+    assert_eq!(all(&below.store).len(), 2);
+}
+
+#[test]
+fn a_full_buffer_hands_over_one_group_and_a_batch_of_several_goes_as_a_whole() {
+    let below = Counting::default();
+    let store = BufferedStore::new(below.clone());
+    put(&store, b"grpA1", b"stays");
+    let mut batch = Batch::new();
+    batch.put(b"grpB1".to_vec(), vec![0; crate::limits::STORE_BUFFER_GROUP_BYTES_MAX]);
+    store.commit(batch).unwrap();
+    assert_eq!(all(&below.store).len(), 1, "the group that is full, and no other");
+    let mut batch = Batch::new();
+    batch.put(b"grpB2".to_vec(), &b""[..]);
+    batch.put(b"grpC1".to_vec(), &b""[..]);
+    store.commit(batch).unwrap();
+    assert_eq!(all(&below.store).len(), 4);
+}
+
+#[test]
+fn a_buffer_whose_store_failed_takes_nothing_more() {
+    let below = Counting::default();
+    let store = BufferedStore::new(below.clone());
+    put(&store, b"grpA1", b"v");
+    *below.fails.lock().unwrap() = true;
+    assert!(store.persist().is_err());
+    *below.fails.lock().unwrap() = false;
+    let mut batch = Batch::new();
+    batch.put(b"grpA2".to_vec(), &b"v"[..]);
+    assert!(store.commit(batch).is_err(), "what is below is unknown: it must not be tried again");
+    assert!(store.persist().is_err());
+    assert_eq!(*below.changes.lock().unwrap(), 0);
+}
+
+/// Counts the changes that reach it, and fails when told to.
+#[derive(Clone, Debug, Default)]
+struct Counting {
+    store: MemoryStore,
+    changes: std::sync::Arc<std::sync::Mutex<usize>>,
+    fails: std::sync::Arc<std::sync::Mutex<bool>>,
+}
+
+impl ReadView for Counting {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.store.get(key)
+    }
+
+    fn scan(&self, range: &KeyRange, order: Order, visit: Visitor<'_>) -> Result<(), StoreError> {
+        self.store.scan(range, order, visit)
+    }
+}
+
+impl GraphStore for Counting {
+    type View = MemoryView;
+
+    fn view(&self) -> MemoryView {
+        self.store.view()
+    }
+
+    fn commit(&self, batch: Batch) -> Result<(), StoreError> {
+        if *self.fails.lock().unwrap() {
+            return Err(StoreError::Io { action: "write", cause: "told to".to_owned() });
+        }
+        *self.changes.lock().unwrap() += batch.len();
+        self.store.commit(batch)
+    }
+
+    fn persist(&self) -> Result<(), StoreError> {
+        self.store.persist()
     }
 }
 
