@@ -203,6 +203,15 @@ impl<M: StateMachine> World<M> {
         &self.clients.history
     }
 
+    /// Where a log holds the operation at a place in the history, if one does: what clients do not
+    /// know.
+    pub fn effect(&self, at: usize) -> Option<Index> {
+        let operation = &self.clients.history.operations[at];
+        let request = (operation.client, operation.serial);
+        let (index, answer) = self.checks.exactly_once.effect(operation.group, request)?;
+        answer.map(|_| index)
+    }
+
     /// Hosts there are.
     pub fn hosts(&self) -> usize {
         self.hosts.len()

@@ -65,7 +65,10 @@ pub(super) fn parts<'h, M: Model>(
     let mut parts = BTreeMap::<_, Vec<Call<'_, M>>>::new();
     for (at, operation) in history.operations.iter().enumerate() {
         let (answered, effect) = match &operation.end {
-            End::Answered { at, answer, index } => (Some(Answered { at: *at, answer }), Some(*index)),
+            // A repeat may have been answered, whose place is behind the one that counts.
+            End::Answered { at: ended, answer, index } => {
+                (Some(Answered { at: *ended, answer }), effect(at).or(Some(*index)))
+            }
             End::Unknown => (None, effect(at)),
         };
         let (group, invoked, operation) = (operation.group, operation.invoked, &operation.operation);

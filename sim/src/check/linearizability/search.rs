@@ -121,7 +121,9 @@ impl<'c, 'h, M: Model> Round<'c, 'h, M> {
             if let Some(state) = self.place(level, call) {
                 let unknown_in_a_row =
                     if self.calls[call].is_a_guess() { level.unknown_in_a_row + 1 } else { 0 };
-                let log = level.log.max(self.calls[call].effect);
+                // A read may fit before its place.
+                let is_read = M::is_read(self.calls[call].operation);
+                let log = if is_read { level.log } else { level.log.max(self.calls[call].effect) };
                 levels.push(self.level(state, unknown_in_a_row, log));
             }
         }

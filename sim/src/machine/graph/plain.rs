@@ -3,7 +3,7 @@
 //! It shares the product's blocks, because an answer tells a version's CID, and nothing else: no
 //! rows, no overlay, no sessions.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, iter, sync::Arc};
 
 use kotoba_db_cluster::graph::{Cid, Generation, Properties, VersionBlock};
 use serde::{Deserialize, Serialize};
@@ -23,24 +23,77 @@ struct Lives {
     life: u64,
     deleted: bool,
     properties: BTreeMap<u64, u64>,
-    /// Never empty: the first is the identity.
-    versions: Vec<Cid>,
+    versions: Versions,
+}
+
+/// All versions of an entity: a chain, so that a copy of the graph costs nothing however long it is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(try_from = "Vec<Cid>", into = "Vec<Cid>")]
+struct Versions {
+    identity: Cid,
+    last: Arc<Link>,
+}
+
+#[derive(Debug)]
+struct Link {
+    version: Cid,
+    previous: Option<Arc<Link>>,
+}
+
+impl Versions {
+    fn first(identity: Cid) -> Self {
+        Self { identity, last: Arc::new(Link { version: identity, previous: None }) }
+    }
+
+    fn push(&mut self, version: Cid) {
+        self.last = Arc::new(Link { version, previous: Some(Arc::clone(&self.last)) });
+    }
+}
+
+impl From<Versions> for Vec<Cid> {
+    fn from(versions: Versions) -> Self {
+        let chain = iter::successors(Some(&versions.last), |link| link.previous.as_ref());
+        let mut versions: Self = chain.map(|link| link.version).collect();
+        versions.reverse();
+        versions
+    }
+}
+
+impl TryFrom<Vec<Cid>> for Versions {
+    type Error = &'static str;
+
+    fn try_from(versions: Vec<Cid>) -> Result<Self, Self::Error> {
+        let (first, rest) = versions.split_first().ok_or("an entity has a first version")?;
+        let mut versions = Self::first(*first);
+        rest.iter().for_each(|version| versions.push(*version));
+        Ok(versions)
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        // One after the other: a long chain would use up the stack.
+        let mut previous = self.previous.take();
+        while let Some(link) = previous {
+            previous = Arc::into_inner(link).and_then(|mut link| link.previous.take());
+        }
+    }
 }
 
 impl Lives {
     fn first(identity: Cid) -> Self {
-        Self { life: 1, deleted: false, properties: BTreeMap::new(), versions: vec![identity] }
+        Self { life: 1, deleted: false, properties: BTreeMap::new(), versions: Versions::first(identity) }
     }
 
     fn version(&self) -> Cid {
-        *self.versions.last().expect("an entity has a first version")
+        self.versions.last.version
     }
 
     /// Appends a version that says what the entity now is.
     fn append(&mut self) -> GraphAnswer {
         let properties = self.properties.iter().map(|(&property, &value)| (name(property), number(value)));
         let block = VersionBlock {
-            identity: self.versions[0],
+            identity: self.versions.identity,
             previous: self.version(),
             generation: Generation(self.life),
             deleted: self.deleted,
@@ -114,7 +167,7 @@ impl PlainGraph {
     fn neighbors(&self, node: u64) -> Vec<Neighbor> {
         let edges = self.entities.iter().filter_map(|(entity, lives)| match *entity {
             Entity::Edge { source, target, .. } if source == node && !self.is_over(*entity, lives) => {
-                Some(Neighbor { target: Some(target), edge: lives.versions[0] })
+                Some(Neighbor { target: Some(target), edge: lives.versions.identity })
             }
             Entity::Edge { .. } | Entity::Node(_) => None,
         });
@@ -157,7 +210,7 @@ impl Machine for PlainGraph {
                 GraphAnswer::Found(self.entities.get(&entity).map(|lives| self.found(entity, lives)))
             }
             GraphOperation::History { entity } => GraphAnswer::Versions(
-                self.entities.get(&entity).map_or_else(Vec::new, |lives| lives.versions.clone()),
+                self.entities.get(&entity).map_or_else(Vec::new, |lives| lives.versions.clone().into()),
             ),
             GraphOperation::Neighbors { node } => GraphAnswer::Neighbors(self.neighbors(node)),
             GraphOperation::CreateNode { .. }
@@ -174,7 +227,7 @@ impl Machine for PlainGraph {
     fn digest(&self) -> u64 {
         // A version's CID stands for everything its entity has been.
         self.entities.values().fold(0, |sum, lives| {
-            let identity = lives.versions[0].digest();
+            let identity = lives.versions.identity.digest();
             let seed = u64::from_le_bytes(*identity.first_chunk().expect("a digest has 32 bytes"));
             sum.wrapping_add(xxh3_64_with_seed(lives.version().digest(), seed))
         })

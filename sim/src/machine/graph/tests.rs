@@ -117,3 +117,16 @@ fn a_snapshot_carries_the_state_and_its_sessions() {
         assert!(Graph::restore(GROUP, at(last), &snapshot.slice(..cut)).is_err(), "cut at {cut}");
     }
 }
+
+#[test]
+fn the_plain_graph_can_be_stored_and_dropped_however_long_its_history_is() {
+    let mut plain = PlainGraph::default();
+    plain.apply(&GraphOperation::CreateNode { node: 0 });
+    let update = |value| GraphOperation::Update { entity: Entity::Node(0), property: 0, value };
+    (0..100_000).for_each(|value| drop(plain.apply(&update(value))));
+    let bytes = postcard::to_allocvec(&plain).expect("the plain graph serialises");
+    let again: PlainGraph = postcard::from_bytes(&bytes).expect("what was serialised");
+    assert_eq!(Machine::digest(&again), Machine::digest(&plain));
+    let history = GraphOperation::History { entity: Entity::Node(0) };
+    assert_eq!(Machine::read(&again, &history), Machine::read(&plain, &history));
+}
