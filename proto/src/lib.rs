@@ -6,7 +6,7 @@
 
 /// Version 1 of the wire format.
 pub mod v1 {
-    #![allow(missing_docs, clippy::all)] // generated code
+    #![allow(missing_docs, clippy::all, reason = "generated code")]
     tonic::include_proto!("kotoba.cluster.v1");
 }
 

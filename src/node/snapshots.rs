@@ -154,7 +154,8 @@ impl SnapshotWorker {
         let position = snapshot.meta.position;
         let path = self.dir.join(received_name(group, &snapshot.meta));
         let next_offset = offset + bytes.len() as u64;
-        match write_at(&path, offset, bytes, next_offset == snapshot.bytes) {
+        let part = if next_offset == snapshot.bytes { Part::Last } else { Part::MoreToCome };
+        match write_at(&path, offset, bytes, part) {
             Ok(()) => self.report(SnapshotEvent::Stored { group, position, next_offset }),
             Err(error) => {
                 tracing::warn!(%group, path = %path.display(), "a snapshot cannot be stored: {error}");
@@ -204,11 +205,19 @@ fn read_at(path: &Path, offset: u64, length: u64) -> io::Result<Bytes> {
     Ok(bytes.into())
 }
 
-fn write_at(path: &Path, offset: u64, bytes: &[u8], last: bool) -> io::Result<()> {
+/// Whether a part of a file completes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    MoreToCome,
+    /// After it the file is durable.
+    Last,
+}
+
+fn write_at(path: &Path, offset: u64, bytes: &[u8], part: Part) -> io::Result<()> {
     let mut file = OpenOptions::new().create(true).write(true).truncate(offset == 0).open(path)?;
     file.seek(SeekFrom::Start(offset))?;
     file.write_all(bytes)?;
-    if last {
+    if part == Part::Last {
         file.sync_all()?;
         if let Some(dir) = path.parent() {
             File::open(dir)?.sync_all()?;

@@ -330,7 +330,7 @@ pub(crate) fn message_from_wire(message: v1::RaftMessage) -> Result<InboundMessa
 fn vote_ask_from_wire(ask: &v1::VoteAsk) -> Result<Body, WireError> {
     let last = required(ask.last, "last entry")?;
     Ok(Body::VoteAsk(VoteAsk {
-        ballot: ballot_from_wire(ask.pre),
+        ballot: if ask.pre { Ballot::Pre } else { Ballot::Real },
         campaign_term: term(ask.campaign_term)?,
         last,
     }))
@@ -338,7 +338,7 @@ fn vote_ask_from_wire(ask: &v1::VoteAsk) -> Result<Body, WireError> {
 
 fn vote_reply_from_wire(reply: &v1::VoteReply) -> Result<Body, WireError> {
     Ok(Body::VoteReply(VoteReply {
-        ballot: ballot_from_wire(reply.pre),
+        ballot: if reply.pre { Ballot::Pre } else { Ballot::Real },
         campaign_term: term(reply.campaign_term)?,
         granted: reply.granted,
     }))
@@ -471,10 +471,6 @@ fn beat_reply_from_wire(reply: &v1::BeatReply) -> Result<GroupMessage, WireError
     let body = Body::BeatReply(BeatReply { round: round(reply.round)?, verified });
     let (from, to, term) = (ReplicaId(reply.from), ReplicaId(reply.to), term(reply.term)?);
     Ok(GroupMessage { group: GroupId(reply.group), message: Message { from, to, term, body } })
-}
-
-fn ballot_from_wire(pre: bool) -> Ballot {
-    if pre { Ballot::Pre } else { Ballot::Real }
 }
 
 fn required(position: Option<v1::Position>, what: &'static str) -> Result<Position, WireError> {

@@ -197,12 +197,17 @@ pub(super) fn is_not_found(response: &ClientResponse) -> bool {
     !response.success && ErrorCode::from_text(&response.error_code) == Some(ErrorCode::NotFound)
 }
 
-/// The error of a write whose deadline passed.
-pub(super) fn timed_out(session: &Session, uncertain: bool, last: Option<&ClusterError>) -> ClusterError {
+/// The error of a write whose deadline passed: what it may have changed by then, and why the last
+/// attempt failed.
+pub(super) fn timed_out(session: &Session, effect: Effect, last: Option<&ClusterError>) -> ClusterError {
     let reason = last.map_or_else(|| "the leader did not answer in time".to_owned(), ClusterError::what);
-    if uncertain {
-        let what = format!("request {} was taken, its outcome is not known: {reason}", session.request_id);
-        return ClusterError::new(ErrorCode::UnknownOutcome, what);
+    match effect {
+        Effect::Unknown => {
+            let id = session.request_id;
+            let what = format!("request {id} was taken, its outcome is not known: {reason}");
+            return ClusterError::new(ErrorCode::UnknownOutcome, what);
+        }
+        Effect::Nothing => {}
     }
     let code = match last.map(ClusterError::code) {
         Some(ErrorCode::NoLeader | ErrorCode::NotLeader) => ErrorCode::NoLeader,

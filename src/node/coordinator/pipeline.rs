@@ -29,7 +29,7 @@ use super::{
     prepare::{Need, Prepared, Session, Write},
 };
 use crate::{
-    error::ClusterError,
+    error::{ClusterError, Effect},
     graph::Cid,
     node::{
         handle::{Command, ProposalResult, Responder},
@@ -293,7 +293,7 @@ impl Pipeline {
     fn give_up(&mut self, token: u64, failure: &ClusterError) {
         let Some(in_flight) = self.writes.get(&token) else { return };
         let failure = if in_flight.uncertain {
-            outcome::timed_out(&in_flight.write.session, in_flight.uncertain, Some(failure))
+            outcome::timed_out(&in_flight.write.session, Effect::Unknown, Some(failure))
         } else {
             failure.clone()
         };
@@ -457,7 +457,8 @@ impl Pipeline {
             }
             // An attempt that is still under way may take effect as well.
             let uncertain = in_flight.uncertain || in_flight.sent_to.is_some();
-            let failure = outcome::timed_out(&in_flight.write.session, uncertain, in_flight.last.as_ref());
+            let effect = if uncertain { Effect::Unknown } else { Effect::Nothing };
+            let failure = outcome::timed_out(&in_flight.write.session, effect, in_flight.last.as_ref());
             self.fail(token, &failure);
         }
     }

@@ -86,7 +86,14 @@ impl<V: Send + 'static> Driver<V> {
                 let entries = (first.0..).zip(payloads).map(entry).collect();
                 Some(self.payloads.keep(Payload::Entries { first, entries }))
             }
-            _ => None,
+            Body::Append(_)
+            | Body::AppendReply(_)
+            | Body::VoteAsk(_)
+            | Body::VoteReply(_)
+            | Body::Beat(_)
+            | Body::BeatReply(_)
+            | Body::SnapshotChunk(_)
+            | Body::SnapshotReply(_) => None,
         };
         self.step_group(group, Input::Message { message, payload });
         if let Some(id) = payload {
