@@ -423,8 +423,8 @@ impl KotobaCluster {
             data_dir: self.settings.data_dir.clone(),
             peers,
             expected,
-            partition_count: u32::try_from(config.partition_count).unwrap_or(u32::MAX),
-            replication_factor: u32::try_from(config.replication_factor).unwrap_or(u32::MAX),
+            partition_count: Some(u32::try_from(config.partition_count).unwrap_or(u32::MAX)),
+            replication_factor: Some(u32::try_from(config.replication_factor).unwrap_or(u32::MAX)),
             tuning: self.shared.tuning.clone(),
             tls: self.settings.tls.clone(),
         }

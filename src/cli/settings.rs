@@ -27,8 +27,10 @@ pub(super) struct Settings {
     pub(super) listen: SocketAddr,
     pub(super) peers: Vec<String>,
     pub(super) data_dir: PathBuf,
-    pub(super) partitions: u32,
-    pub(super) replication_factor: u32,
+    /// `None` where nothing was said.
+    pub(super) partitions: Option<u32>,
+    /// `None` where nothing was said.
+    pub(super) replication_factor: Option<u32>,
     pub(super) tls: Option<TlsConfig>,
     pub(super) tuning: Tuning,
 }
@@ -130,21 +132,9 @@ impl Settings {
             || variable("KOTOBA_PEERS").map(|text| text.split(',').map(str::to_owned).collect());
         let peers = args.peers.or_else(from_environment).or(file.peers).unwrap_or_default();
         let data_dir = args.data_dir.or_else(|| path("KOTOBA_DATA_DIR")).or(file.data_dir);
-        let defaults = ClusterConfig::default();
-        let partitions = number(
-            args.partitions,
-            &variable,
-            "KOTOBA_PARTITIONS",
-            file.partitions,
-            defaults.partition_count,
-        )?;
-        let replication_factor = number(
-            args.replication_factor,
-            &variable,
-            "KOTOBA_REPLICATION_FACTOR",
-            file.replication_factor,
-            defaults.replication_factor,
-        )?;
+        let partitions = number(args.partitions, &variable, "KOTOBA_PARTITIONS", file.partitions)?;
+        let replication_factor =
+            number(args.replication_factor, &variable, "KOTOBA_REPLICATION_FACTOR", file.replication_factor)?;
         let tls = TlsConfig::from_parts(
             args.tls.tls_cert.or_else(|| path("KOTOBA_TLS_CERT")).or(file.tls_cert),
             args.tls.tls_key.or_else(|| path("KOTOBA_TLS_KEY")).or(file.tls_key),
@@ -172,10 +162,12 @@ impl Settings {
     }
 
     fn check_counts(&self) -> Result<(), ClusterError> {
+        let default = ClusterConfig::default();
+        let or = |said: Option<u32>, default| said.map_or(default, |number| number as usize);
         let config = ClusterConfig {
-            partition_count: self.partitions as usize,
-            replication_factor: self.replication_factor as usize,
-            ..ClusterConfig::default()
+            partition_count: or(self.partitions, default.partition_count),
+            replication_factor: or(self.replication_factor, default.replication_factor),
+            ..default
         };
         Ok(config.check()?)
     }
@@ -210,21 +202,19 @@ fn number<T>(
     variable: &impl Fn(&str) -> Option<String>,
     name: &str,
     file: Option<T>,
-    default: usize,
-) -> Result<T, ClusterError>
+) -> Result<Option<T>, ClusterError>
 where
-    T: FromStr<Err: Display> + TryFrom<usize>,
+    T: FromStr<Err: Display>,
 {
-    if let Some(value) = flag {
-        return Ok(value);
+    if flag.is_some() {
+        return Ok(flag);
     }
     if let Some(text) = variable(name) {
         let wrong =
             |error| ClusterError::new(ErrorCode::Configuration, format!("{name} is {text:?}: {error}"));
-        return text.trim().parse().map_err(wrong);
+        return text.trim().parse().map(Some).map_err(wrong);
     }
-    let default = T::try_from(default).map_err(|_| usage(format!("{name} has no default")))?;
-    Ok(file.unwrap_or(default))
+    Ok(file)
 }
 
 fn resolve(address: &str) -> Result<SocketAddr, ClusterError> {
@@ -278,7 +268,7 @@ mod tests {
         let settings = gather(named("n1"), &[]).unwrap();
         assert_eq!(settings.listen, "127.0.0.1:8080".parse().unwrap());
         assert_eq!(settings.data_dir, Path::new("kotoba-data/n1"));
-        assert_eq!((settings.partitions, settings.replication_factor), (64, 3));
+        assert_eq!((settings.partitions, settings.replication_factor), (None, None));
         assert_eq!(settings.tuning, Tuning::default());
         assert_eq!(gather(named(".."), &[]).unwrap().data_dir, Path::new("kotoba-data/__"));
     }
@@ -294,9 +284,9 @@ mod tests {
         let settings = gather(args.clone(), &environment).unwrap();
         assert_eq!(settings.node_id, NodeId("file".into()));
         assert_eq!(settings.listen.port(), 2);
-        assert_eq!((settings.partitions, settings.replication_factor), (1, 5));
+        assert_eq!((settings.partitions, settings.replication_factor), (Some(1), Some(5)));
         args.partitions = None;
-        assert_eq!(gather(args, &environment).unwrap().partitions, 2);
+        assert_eq!(gather(args, &environment).unwrap().partitions, Some(2));
     }
 
     #[test]

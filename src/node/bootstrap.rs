@@ -33,12 +33,16 @@
 //! | writing the cluster | the cluster | goes on, asks nobody |
 //! | being let in again, before writing it | no cluster | asks again; the answer is the same |
 //!
-//! A directory that has a cluster ignores `--peers`: members and their addresses come from the
-//! meta group.
+//! A directory that has a cluster begins none and waits for nobody: members and their addresses
+//! come from the meta group. It asks once, at the addresses of `--peers` and of the members it
+//! began with, whether it is where its operator thinks it is ([`resume`]).
 
 mod decision;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use kotoba_db_cluster_proto::v1::{
@@ -51,19 +55,19 @@ use tokio::{
 };
 use tonic::{Status, transport::Channel};
 
-pub(crate) use decision::{Answer, Decision, Own, Plan, Reason, decide};
+pub(crate) use decision::{Answer, Decision, Own, Plan, Reason, Resumption, decide, resume};
 
 use super::{
-    identity::{Genesis, Identity},
+    identity::{Genesis, Identity, Membership},
     peers::{LocalHello, PROTOCOL_VERSION, PeerHello},
     serve::endpoint,
-    tls::{Tls, whole_story},
+    tls::{Tls, status_story, whole_story},
 };
 use crate::{
     api::config::NetworkTuning,
     error::{ClusterError, ErrorCode},
     limits::GRPC_MESSAGE_BYTES_MAX,
-    placement::{ClusterId, MemberStatus, MetaState},
+    placement::{ClusterId, Incarnation, MemberStatus, MetaState, NodeId},
     raft::PeerId,
 };
 
@@ -118,14 +122,46 @@ pub(crate) async fn run(
     connector: &Connector,
     waiting: &watch::Sender<Vec<String>>,
 ) -> Result<Outcome, ClusterError> {
-    let outcome = if identity.membership().is_some() {
-        Outcome::Resumed
-    } else {
-        enter(identity, plan, hello, connector, waiting).await?
+    let outcome = match identity.membership() {
+        Some(membership) => {
+            let members = membership.first_state()?;
+            let known = members.active().map(|(_, member)| member.address.as_str());
+            let asked = plan.peers().iter().map(String::as_str).chain(known);
+            come_back(identity, membership, plan, hello, connector, asked).await?;
+            Outcome::Resumed
+        }
+        None => enter(identity, plan, hello, connector, waiting).await?,
     };
     hello.update(identity);
     tell(waiting, Vec::new());
     Ok(outcome)
+}
+
+/// Asks once, at these addresses, whether this directory still counts, runs nowhere else, and
+/// belongs to the cluster of those it was told of. Silence is no objection.
+///
+/// # Errors
+/// Where it must not run here.
+pub(crate) async fn come_back(
+    identity: &Identity,
+    membership: &Membership,
+    plan: &Plan,
+    hello: &LocalHello,
+    connector: &Connector,
+    addresses: impl IntoIterator<Item = &str>,
+) -> Result<(), ClusterError> {
+    let own = Own { node_id: identity.node_id().clone(), incarnation: identity.incarnation() };
+    let asked: BTreeSet<&str> = addresses.into_iter().filter(|address| *address != plan.address).collect();
+    let answers = Rounds::new(asked, connector).ask_all(hello).await;
+    match resume(&own, membership, plan, &answers) {
+        Resumption::Go(doubts) => {
+            for doubt in doubts {
+                tracing::warn!("{doubt}");
+            }
+            Ok(())
+        }
+        Resumption::Refuse(reason) => Err(reason.into()),
+    }
 }
 
 async fn enter(
@@ -136,7 +172,7 @@ async fn enter(
     waiting: &watch::Sender<Vec<String>>,
 ) -> Result<Outcome, ClusterError> {
     let own = Own { node_id: identity.node_id().clone(), incarnation: identity.incarnation() };
-    let mut rounds = Rounds::new(plan, connector);
+    let mut rounds = Rounds::new(plan.peers().iter().map(String::as_str), connector);
     loop {
         let answers = rounds.ask_all(hello).await;
         let reasons = match decide(&own, plan, &answers) {
@@ -149,6 +185,7 @@ async fn enter(
                     identity.rejoin(genesis, peer, meta_state)?;
                     return Ok(Outcome::Rejoined);
                 }
+                Err(reason) if is_final(reason.code) => return Err(reason.into()),
                 Err(reason) => vec![reason],
             },
             Decision::Wait(reasons) => reasons,
@@ -180,9 +217,9 @@ struct Rounds<'a> {
 }
 
 impl<'a> Rounds<'a> {
-    fn new(plan: &Plan, connector: &'a Connector) -> Self {
-        let channels =
-            plan.peers().iter().map(|address| (address.clone(), connector.channel(address))).collect();
+    fn new<'b>(addresses: impl IntoIterator<Item = &'b str>, connector: &'a Connector) -> Self {
+        let channel = |address: &str| (address.to_owned(), connector.channel(address));
+        let channels = addresses.into_iter().map(channel).collect();
         Self { connector, channels }
     }
 
@@ -217,7 +254,12 @@ async fn ask(channel: Channel, hello: v1::Hello, patience: Duration) -> Answer {
             Ok(hello) => Answer::Hello(hello),
             Err(error) => Answer::NotUnderstood(error),
         },
-        Ok(Err(status)) => Answer::Silent(whole_story(&status)),
+        Ok(Err(status)) => match refusal_code(&status) {
+            Some(code) => {
+                Answer::Refused(Reason::of(ClusterError::from_wire(&code.to_string(), status.message())))
+            }
+            None => Answer::Silent(status_story(&status)),
+        },
         Err(_) => Answer::Silent("it takes too long".into()),
     }
 }
@@ -240,6 +282,7 @@ async fn ask_to_join(
     for address in addresses {
         match ask_member(own, plan, cluster_id, address, connector).await {
             Ok(joined) => return Ok(joined),
+            Err(reason) if is_final(reason.code) => return Err(reason),
             Err(reason) => last = reason,
         }
     }
@@ -261,11 +304,11 @@ async fn ask_member(
     };
     let channel = connector.channel(address).map_err(|why| refused(ErrorCode::Network, &why))?;
     let mut client = ClusterServiceClient::new(channel).max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX);
-    let request = join_request(own, plan, cluster_id);
+    let request = join_request(&own.node_id, &plan.address, cluster_id, own.incarnation);
     let patience = connector.network.request_timeout + connector.patience();
     let response = match timeout(patience, client.join_cluster(request)).await {
         Ok(Ok(response)) => response.into_inner(),
-        Ok(Err(status)) => return Err(refused(code_of(&status), &whole_story(&status))),
+        Ok(Err(status)) => return Err(not_let_in(&status, |code, why| refused(code, why))),
         Err(_) => return Err(refused(ErrorCode::Unavailable, "it takes too long")),
     };
     let state = MetaState::decode(&response.meta_state)
@@ -282,25 +325,46 @@ async fn ask_member(
     }
 }
 
-fn join_request(own: &Own, plan: &Plan, cluster_id: ClusterId) -> v1::JoinRequest {
-    let (host, port) = plan.address.rsplit_once(':').unwrap_or((&plan.address, ""));
+/// What a node says that wants to be a member, or to be one at another address.
+pub(crate) fn join_request(
+    node_id: &NodeId,
+    address: &str,
+    cluster_id: ClusterId,
+    incarnation: Incarnation,
+) -> v1::JoinRequest {
+    let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
     v1::JoinRequest {
         node: Some(v1::NodeId {
-            id: own.node_id.0.clone(),
+            id: node_id.0.clone(),
             address: host.to_owned(),
             port: port.parse().unwrap_or(0),
             ..v1::NodeId::default()
         }),
         cluster_id: cluster_id.to_string(),
-        incarnation: Bytes::copy_from_slice(&own.incarnation.0),
+        incarnation: Bytes::copy_from_slice(&incarnation.0),
         protocol_version: PROTOCOL_VERSION,
     }
 }
 
-fn code_of(status: &Status) -> ErrorCode {
+/// Refusals that no waiting changes: another data directory has this node's place.
+pub(crate) fn is_final(code: ErrorCode) -> bool {
+    code == ErrorCode::NodeIdMismatch || code == ErrorCode::Superseded
+}
+
+/// The reason a member gave, or why it gave none.
+fn not_let_in(status: &Status, refused: impl FnOnce(ErrorCode, &str) -> Reason) -> Reason {
+    match refusal_code(status) {
+        Some(code) => {
+            let error = ClusterError::from_wire(&code.to_string(), status.message());
+            if is_final(code) { Reason::of(error) } else { refused(code, &error.what()) }
+        }
+        None => refused(ErrorCode::Unavailable, &status_story(status)),
+    }
+}
+
+fn refusal_code(status: &Status) -> Option<ErrorCode> {
     let code = status.metadata().get(super::peers::ERROR_CODE_METADATA);
-    let code = code.and_then(|code| code.to_str().ok()).and_then(ErrorCode::from_text);
-    code.unwrap_or(ErrorCode::Unavailable)
+    code.and_then(|code| code.to_str().ok()).and_then(ErrorCode::from_text)
 }
 
 fn internal(error: &dyn std::error::Error) -> Reason {

@@ -1,6 +1,7 @@
 //! Bringing a node up: from a data directory and a few addresses to a running driver.
 //!
-//! 1. Lock the directory, read who it belongs to, listen: wrong settings fail here, at once.
+//! 1. Listen, lock the directory, read who it belongs to: wrong settings fail here, at once. An
+//!    address or a certificate that cannot be used leaves no trace on the disk.
 //! 2. Answer introductions, and bring the node into its cluster (`bootstrap`).
 //! 3. Recover the log, open the store, make each group's first state durable where the node is
 //!    new, and start the threads and the driver.
@@ -29,11 +30,11 @@ use super::{
     coordinator::{Coordinator, ForwardedWrites, Routing},
     driver::{Clock, Driver, DriverSettings, Event, Parts, routes_of},
     handle::{COMMANDS_WAITING_MAX, Command, NodeHandle, Shared},
-    identity::{Identity, Membership, Origin},
+    identity::{Genesis, Identity, Membership, Origin},
     machine,
     peers::{LocalHello, PeerServer, Peers, PeersConfig},
     serve::Listener,
-    service::{Services, Serving, StoredReads, channels::Channels},
+    service::{Services, Serving, StoredReads, channels::Channels, membership::Introduction},
     snapshots::{self, SnapshotWorker},
     status::GroupFault,
     tls::Tls,
@@ -41,7 +42,7 @@ use super::{
     worker::Worker,
 };
 use crate::{
-    api::config::{LogTuning, RaftTuning, StoreTuning, TlsConfig, Tuning},
+    api::config::{ClusterConfig, LogTuning, RaftTuning, StoreTuning, TlsConfig, Tuning},
     error::{ClusterError, ErrorCode},
     graph::{self, GraphMachine},
     multiraft::Node,
@@ -77,10 +78,40 @@ pub(crate) struct NodeConfig {
     pub(crate) peers: Vec<String>,
     /// Who is expected at which address, as far as that is known.
     pub(crate) expected: Vec<(String, NodeId)>,
-    pub(crate) partition_count: u32,
-    pub(crate) replication_factor: u32,
+    /// Of a cluster to begin; `None`: the default.
+    pub(crate) partition_count: Option<u32>,
+    /// Of a cluster to begin; `None`: the default.
+    pub(crate) replication_factor: Option<u32>,
     pub(crate) tuning: Tuning,
     pub(crate) tls: Option<TlsConfig>,
+}
+
+impl NodeConfig {
+    /// The partitions and the replication factor of a cluster to begin.
+    fn counts(&self) -> (u32, u32) {
+        let default = ClusterConfig::default();
+        let or = |said: Option<u32>, default: usize| {
+            said.unwrap_or_else(|| u32::try_from(default).unwrap_or(u32::MAX))
+        };
+        (
+            or(self.partition_count, default.partition_count),
+            or(self.replication_factor, default.replication_factor),
+        )
+    }
+
+    /// Says of each count that differs from that of the cluster that it does not count.
+    fn warn_of_ignored(&self, began: &Genesis) {
+        let counts = [
+            ("partitions", self.partition_count, began.partition_count),
+            ("replication factor", self.replication_factor, began.replication_factor),
+        ];
+        for (what, said, is) in counts {
+            if let Some(said) = said.filter(|said| *said != is) {
+                let what = format!("{what} {said} is ignored: the cluster began with {is}");
+                tracing::warn!("{}", ClusterError::new(ErrorCode::Configuration, what).report());
+            }
+        }
+    }
 }
 
 /// A node that listens.
@@ -128,27 +159,17 @@ pub(crate) async fn start<S: GraphStore>(
     config: NodeConfig,
     open_store: impl FnOnce(&Path, &StoreTuning) -> Result<S, StoreError> + Send + 'static,
 ) -> Result<RunningNode, ClusterError> {
-    fs::create_dir_all(&config.data_dir).map_err(|error| unwritable(&config.data_dir, &error))?;
-    let lock = DataDirLock::acquire(&config.data_dir)?;
-    let identity = Identity::open(&config.data_dir, &config.node_id)?;
     let tls = config.tls.as_ref().map(Tls::load).transpose()?;
     let listener = Listener::bind(config.listen).await?;
     let address = listener.address();
+    fs::create_dir_all(&config.data_dir).map_err(|error| unwritable(&config.data_dir, &error))?;
+    let lock = DataDirLock::acquire(&config.data_dir)?;
+    let identity = Identity::open(&config.data_dir, &config.node_id)?;
     let own_address = config.address.clone().unwrap_or_else(|| address.to_string());
-    let plan = Plan::new(
-        own_address.clone(),
-        config.peers.iter().cloned(),
-        config.partition_count,
-        config.replication_factor,
-    )
-    .expecting(config.expected.iter().cloned());
-    let hello = LocalHello::new(
-        &identity,
-        own_address.clone(),
-        plan.addresses(),
-        config.partition_count,
-        config.replication_factor,
-    );
+    let (partitions, factor) = config.counts();
+    let plan = Plan::new(own_address.clone(), config.peers.iter().cloned(), partitions, factor)
+        .expecting(config.expected.iter().cloned());
+    let hello = LocalHello::new(&identity, own_address.clone(), plan.addresses(), partitions, factor);
 
     let services = Services::new(config.node_id.clone(), own_address);
     let server = PeerServer::new(hello.clone());
@@ -207,18 +228,9 @@ impl BringUp {
         stopping: watch::Receiver<bool>,
         serving: JoinHandle<Result<(), super::serve::ServeError>>,
     ) -> Result<(), ClusterError> {
-        let entered = tokio::select! {
-            biased;
-            () = told(stopping.clone()) => None,
-            entered = self.enter() => Some(entered?),
-        };
-        if let Some(outcome) = entered {
-            let membership = self.identity.membership().cloned().expect("set by the bootstrap");
-            let node = self.assemble(membership, outcome, open_store).await?;
-            let health = tokio::spawn(self.services.clone().report_health(self.health.clone()));
-            told(stopping).await;
-            health.abort();
-            node.stop().await;
+        if let Err(error) = self.live(open_store, stopping).await {
+            serving.abort();
+            return Err(error);
         }
         let timeout = self.config.tuning.network.shutdown_timeout;
         match tokio::time::timeout(timeout, serving).await {
@@ -227,6 +239,33 @@ impl BringUp {
             // Clients that keep their streams open do not keep the node from stopping.
             Err(_) => Ok(()),
         }
+    }
+
+    /// Comes to the cluster and takes part in it until the node is told to stop, or must.
+    async fn live<S: GraphStore>(
+        &mut self,
+        open_store: impl FnOnce(&Path, &StoreTuning) -> Result<S, StoreError> + Send + 'static,
+        stopping: watch::Receiver<bool>,
+    ) -> Result<(), ClusterError> {
+        let outcome = tokio::select! {
+            biased;
+            () = told(stopping.clone()) => return Ok(()),
+            entered = self.enter() => entered?,
+        };
+        let membership = self.identity.membership().cloned().expect("set by the bootstrap");
+        self.config.warn_of_ignored(&membership.genesis);
+        let introduction = Introduction::new(&self.services, &self.identity, &membership);
+        let node = self.assemble(membership, outcome, open_store).await?;
+        let health = tokio::spawn(self.services.clone().report_health(self.health.clone()));
+        let ended = tokio::select! {
+            biased;
+            () = told(stopping) => Ok(()),
+            error = node.peers.ousted() => Err(error),
+            error = introduction.keep_known(&node.handle) => Err(error),
+        };
+        health.abort();
+        node.stop().await;
+        ended
     }
 
     /// Brings the node into its cluster; meanwhile its services say for whom it waits.
@@ -238,7 +277,7 @@ impl BringUp {
                 services.wait_for(told.borrow_and_update().clone());
             }
         });
-        let connector = Connector { tls: self.tls.clone(), network: self.config.tuning.network.clone() };
+        let connector = self.connector();
         let entered = bootstrap::run(&mut self.identity, &self.plan, &self.hello, &connector, &waiting).await;
         telling.abort();
         entered
@@ -250,7 +289,7 @@ impl BringUp {
         outcome: Outcome,
         open_store: impl FnOnce(&Path, &StoreTuning) -> Result<S, StoreError> + Send + 'static,
     ) -> Result<Assembled, ClusterError> {
-        tracing::info!(cluster = %membership.cluster_id, peer = %membership.peer, ?outcome, "in the cluster");
+        tracing::info!(cluster = %membership.cluster_id, peer = membership.peer.0, ?outcome, "in the cluster");
         let config = self.config.clone();
         let incarnation = self.identity.incarnation();
         let first = membership.first_state()?;
@@ -263,7 +302,16 @@ impl BringUp {
         let loaded = tokio::task::spawn_blocking(loading)
             .await
             .map_err(|error| ClusterError::new(ErrorCode::Internal, error.to_string()))??;
+        if let Some(member) = loaded.meta.members.get(&membership.peer) {
+            // Where it was last: a copy of this directory may run there.
+            let (plan, hello, known) = (&self.plan, &self.hello, [member.address.as_str()]);
+            bootstrap::come_back(&self.identity, &membership, plan, hello, &self.connector(), known).await?;
+        }
         loaded.launch(self, &membership)
+    }
+
+    fn connector(&self) -> Connector {
+        Connector { tls: self.tls.clone(), network: self.config.tuning.network.clone() }
     }
 }
 
@@ -332,6 +380,7 @@ impl<S: GraphStore> Loaded<S> {
             tls: node.tls.clone(),
             network: tuning.network.clone(),
             commands: commands.clone(),
+            listed: node.plan.peers().to_vec(),
         });
 
         let views = Arc::new(KeptViews::default());

@@ -7,7 +7,10 @@
 use std::{fs, io, path::PathBuf, time::Duration};
 
 use thiserror::Error;
-use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity, Server, ServerTlsConfig};
+use tonic::{
+    Status,
+    transport::{Certificate, ClientTlsConfig, Endpoint, Identity, Server, ServerTlsConfig},
+};
 
 use crate::{
     api::config::TlsConfig,
@@ -98,7 +101,19 @@ impl Tls {
 
 /// An error and everything that caused it, in one line.
 pub(crate) fn whole_story(error: &dyn std::error::Error) -> String {
-    let mut story = error.to_string();
+    with_causes(error.to_string(), error)
+}
+
+/// The same of a refused or failed call, whose own text is one for machines.
+pub(crate) fn status_story(status: &Status) -> String {
+    let said = match status.message() {
+        "" => status.code().description(),
+        message => message,
+    };
+    with_causes(said.to_owned(), status)
+}
+
+fn with_causes(mut story: String, error: &dyn std::error::Error) -> String {
     let mut source = error.source();
     while let Some(cause) = source {
         let text = cause.to_string();

@@ -27,6 +27,7 @@ async fn directories_and_ports_that_cannot_be_used_are_refused_with_a_sentence()
 
     start(&own.id, &address, &data_dir).await.refused(1, "KDB-0019");
     start("n2", &taken, &other_dir).await.refused(1, "KDB-0027");
+    assert!(!cluster.path("other").exists(), "a start at a wrong address leaves nothing behind");
     start("n2", &address, &below_a_file).await.refused(1, "KDB-0022");
     assert_eq!(cluster.terminate(0).await, 0);
     start("n2", &address, &data_dir).await.refused(1, "KDB-0020");
@@ -104,7 +105,10 @@ async fn a_node_whose_peers_are_down_waits_and_says_for_whom() {
     assert_eq!(status.code, 3, "{status:?}");
     let written = cluster.command(&["node", "create", "name=Alice"]).await;
     assert_eq!(written.code, 3, "{written:?}");
-    assert!(cluster.log_of(0).contains(&cluster.nodes[2].address), "the log says so, too");
+    let said = cluster.log_of(0);
+    let line =
+        said.lines().find(|line| line.contains(&cluster.nodes[2].address)).expect("the log says so, too");
+    assert!(line.contains("error[KDB-0028]: nobody answers at ") && !line.contains("metadata"), "{line}");
 
     cluster.launch(2);
     cluster.until_serving().await;
@@ -164,7 +168,12 @@ async fn a_directory_of_another_cluster_neither_joins_nor_harms() {
     let stranger = seen.nodes.iter().find(|node| node.id == id).expect("a member");
     assert_eq!(stranger.state, "unreachable", "what answers there is not the member: {stranger:?}");
 
+    // Told of the others, the directory is refused by its own node, too.
     cluster.kill(last);
+    let line = cluster.command_line(last);
+    let line: Vec<&str> = line.iter().map(String::as_str).collect();
+    run(&line).await.refused(1, "KDB-0021");
+
     fs::remove_dir_all(&own).expect("a directory of ours");
     fs::rename(&kept, &own).expect("directories of ours");
     cluster.launch(last);

@@ -164,6 +164,21 @@ impl Cluster {
         line
     }
 
+    /// Another node under the id of this one, with an address and a directory of its own.
+    pub(crate) fn add_second(&mut self, node: usize) -> usize {
+        let id = self.nodes[node].id.clone();
+        let name = format!("{id}-second");
+        self.nodes.push(Node {
+            address: free_address(),
+            data_dir: self.dir.path().join(&name),
+            log: self.dir.path().join(format!("{name}.log")),
+            process: None,
+            paused: false,
+            id,
+        });
+        self.nodes.len() - 1
+    }
+
     /// Starts a node's process and does not wait for anything.
     pub(crate) fn launch(&mut self, node: usize) {
         let line = self.command_line(node);

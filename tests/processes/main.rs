@@ -15,6 +15,7 @@ mod damaged_log;
 mod harness;
 mod kill_leader;
 mod load;
+mod moved_node;
 mod paused_node;
 mod reflection;
 mod refused_values;

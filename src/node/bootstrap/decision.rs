@@ -8,7 +8,7 @@ use std::{
 use crate::{
     error::{ClusterError, ErrorCode},
     node::{
-        identity::Genesis,
+        identity::{Genesis, Membership},
         peers::{HelloError, PeerCluster, PeerHello},
     },
     placement::{ClusterId, GenesisMember, Incarnation, NodeId},
@@ -79,6 +79,8 @@ pub(crate) enum Answer {
     Hello(PeerHello),
     /// Something there is not understood.
     NotUnderstood(HelloError),
+    /// A node does not talk to this one.
+    Refused(Reason),
     /// Nobody answered, for this reason.
     Silent(String),
 }
@@ -96,11 +98,15 @@ impl Reason {
     pub(crate) fn new(code: ErrorCode, what: impl Into<String>) -> Self {
         Self { code, what: what.into() }
     }
+
+    pub(crate) fn of(error: ClusterError) -> Self {
+        Self::new(error.code(), error.what())
+    }
 }
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}; next: {}", self.what, self.code.next())
+        f.write_str(&ClusterError::from(self.clone()).report())
     }
 }
 
@@ -130,9 +136,15 @@ pub(crate) fn decide(own: &Own, plan: &Plan, answers: &BTreeMap<String, Answer>)
     let hellos = || {
         answers.values().filter_map(|answer| match answer {
             Answer::Hello(hello) => Some(hello),
-            Answer::NotUnderstood(_) | Answer::Silent(_) => None,
+            Answer::NotUnderstood(_) | Answer::Refused(_) | Answer::Silent(_) => None,
         })
     };
+    if let Some(twin) =
+        hellos().find(|hello| hello.node_id == own.node_id && hello.incarnation != own.incarnation)
+    {
+        let what = format!("node {} is also running at {}", own.node_id, twin.address);
+        return Decision::Refuse(Reason::new(ErrorCode::NodeIdMismatch, what));
+    }
     let clusters: BTreeMap<ClusterId, &PeerCluster> =
         hellos().filter_map(|hello| hello.cluster.as_ref()).map(|c| (c.cluster_id, c)).collect();
     match clusters.len() {
@@ -143,12 +155,6 @@ pub(crate) fn decide(own: &Own, plan: &Plan, answers: &BTreeMap<String, Answer>)
             let what = format!("the peers are in different clusters: {}", names.join(", "));
             return Decision::Wait(vec![Reason::new(ErrorCode::PeerOfOtherCluster, what)]);
         }
-    }
-    if let Some(twin) =
-        hellos().find(|hello| hello.node_id == own.node_id && hello.incarnation != own.incarnation)
-    {
-        let what = format!("node {} is also running at {}", own.node_id, twin.address);
-        return Decision::Refuse(Reason::new(ErrorCode::NodeIdMismatch, what));
     }
     let mut reasons = Vec::new();
     let mut members = vec![GenesisMember {
@@ -188,6 +194,7 @@ fn accept(own: &Own, plan: &Plan, address: &str, answer: Option<&Answer>) -> Res
                 format!("the node at {address} is not understood: {error}"),
             ));
         }
+        Some(Answer::Refused(reason)) => return Err(reason.clone()),
         Some(Answer::Silent(why)) => {
             return Err(Reason::new(ErrorCode::PeersDown, format!("nobody answers at {address} ({why})")));
         }
@@ -241,6 +248,74 @@ fn found(plan: &Plan, mut members: Vec<GenesisMember>) -> Decision {
             Decision::Refuse(Reason::new(error.code(), error.what()))
         }
     }
+}
+
+/// What a node that is in a cluster already does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Resumption {
+    /// Go on; these things are odd, and said.
+    Go(Vec<Reason>),
+    /// This directory must not run here.
+    Refuse(Reason),
+}
+
+/// Decides whether a directory with a cluster goes on. `answers` are those of the plan's peers and
+/// of the members that the directory began with, as far as they were asked.
+pub(crate) fn resume(
+    own: &Own,
+    membership: &Membership,
+    plan: &Plan,
+    answers: &BTreeMap<String, Answer>,
+) -> Resumption {
+    let mut others: BTreeMap<&str, ClusterId> = BTreeMap::new();
+    let mut any_of_ours = false;
+    for (address, answer) in answers {
+        let hello = match answer {
+            Answer::Hello(hello) => hello,
+            Answer::Refused(reason) if reason.code == ErrorCode::Superseded => {
+                return Resumption::Refuse(replaced(own, address));
+            }
+            Answer::Refused(_) | Answer::NotUnderstood(_) | Answer::Silent(_) => continue,
+        };
+        if hello.incarnation == own.incarnation && hello.address != plan.address {
+            let what = format!("a copy of this data directory of node {} runs at {address}", own.node_id);
+            return Resumption::Refuse(Reason::new(ErrorCode::NodeIdMismatch, what));
+        }
+        let Some(cluster) = &hello.cluster else { continue };
+        if cluster.cluster_id != membership.cluster_id {
+            others.insert(address, cluster.cluster_id);
+            continue;
+        }
+        // Numbers rise: the directory with the larger one took the place of the other.
+        if hello.node_id == own.node_id && cluster.peer > membership.peer {
+            return Resumption::Refuse(replaced(own, address));
+        }
+        any_of_ours = true;
+    }
+    others.retain(|address, _| plan.peers.iter().any(|peer| peer == address));
+    let ours = membership.cluster_id;
+    match others.first_key_value() {
+        Some((address, theirs)) if !any_of_ours => {
+            let what =
+                format!("the data directory belongs to cluster {ours}, the node at {address} to {theirs}");
+            Resumption::Refuse(Reason::new(ErrorCode::DataDirOfOtherCluster, what))
+        }
+        Some(_) | None => {
+            let odd = |(address, theirs): (&&str, &ClusterId)| {
+                let what = format!("the node at {address} is in cluster {theirs}, this node in {ours}");
+                Reason::new(ErrorCode::PeerOfOtherCluster, what)
+            };
+            Resumption::Go(others.iter().map(odd).collect())
+        }
+    }
+}
+
+fn replaced(own: &Own, address: &str) -> Reason {
+    let what = format!(
+        "this data directory of node {} was replaced by a newer one, says the node at {address}",
+        own.node_id
+    );
+    Reason::new(ErrorCode::Superseded, what)
 }
 
 #[cfg(test)]

@@ -26,13 +26,14 @@ struct Starting {
     waiting: watch::Receiver<Vec<String>>,
     stop: oneshot::Sender<()>,
     server: JoinHandle<()>,
+    address: String,
 }
 
 fn start(dir: &Path, name: &str, listener: Listener, peers: &[String], partitions: u32) -> Starting {
     let mut identity = Identity::open(dir, &NodeId::from(name)).expect("opens");
     let address = listener.address().to_string();
     let plan = Plan::new(address.clone(), peers.to_vec(), partitions, 3);
-    let hello = LocalHello::new(&identity, address, plan.addresses(), partitions, 3);
+    let hello = LocalHello::new(&identity, address.clone(), plan.addresses(), partitions, 3);
     let routes = Routes::new(PeerServer::new(hello.clone()).into_service());
     let (stop, stopped) = oneshot::channel::<()>();
     let server = tokio::spawn(async move {
@@ -45,7 +46,7 @@ fn start(dir: &Path, name: &str, listener: Listener, peers: &[String], partition
         let outcome = run(&mut identity, &plan, &hello, &connector(), &tell).await?;
         Ok((outcome, identity.membership().expect("is in a cluster").clone()))
     });
-    Starting { done, waiting, stop, server }
+    Starting { done, waiting, stop, server, address }
 }
 
 impl Starting {
@@ -104,11 +105,17 @@ async fn a_node_says_for_whom_it_waits_and_goes_on_when_they_come() {
 }
 
 #[tokio::test]
-async fn a_node_with_a_cluster_asks_nobody() {
+async fn a_node_with_a_cluster_waits_for_nobody() {
     let dir = TempDir::new().expect("a temporary directory");
     let mut alone = start(dir.path(), "a", listener().await, &[], 4);
     let (outcome, founded) = alone.outcome().await.expect("founds");
     assert_eq!(outcome, Outcome::Founded);
+    // While it runs, a copy of it must not.
+    let first = [alone.address.clone()];
+    let mut copy = start(dir.path(), "a", listener().await, &first, 4);
+    assert_eq!(copy.outcome().await.expect_err("it runs already").code(), ErrorCode::NodeIdMismatch);
+    alone.stop.send(()).expect("still serves");
+    alone.server.await.expect("stops");
     let unreachable = ["127.0.0.1:1".to_owned()];
     let mut again = start(dir.path(), "a", listener().await, &unreachable, 4);
     assert_eq!(again.outcome().await.expect("resumes"), (Outcome::Resumed, founded));

@@ -128,6 +128,7 @@ fn coordinator(
         }
     });
     let peers = Peers::new(PeersConfig {
+        listed: Vec::new(),
         own: PeerId(1),
         cluster_id,
         hello: LocalHello::new(&identity, address.clone(), vec![address], PARTITIONS, 1),

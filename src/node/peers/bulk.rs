@@ -24,7 +24,7 @@ use super::{
     outbound::connect,
     queue::{Pushed, message_bytes},
 };
-use crate::node::tls::whole_story;
+use crate::node::tls::{status_story, whole_story};
 
 /// Metadata by which a snapshot stream introduces its node: an encoded `Hello`.
 pub(super) const HELLO_METADATA: &str = "kotoba-hello-bin";
@@ -97,7 +97,7 @@ fn open(peers: Peers, peer: PeerId) -> Link {
     let runtime = peers.0.runtime.clone();
     runtime.spawn(async move {
         if let Err(reason) = carry(&peers, peer, waiting, &bytes).await {
-            tracing::warn!(%peer, "snapshot stream broke: {reason}");
+            tracing::warn!(peer = peer.0, "snapshot stream broke: {reason}");
         }
     });
     link
@@ -118,13 +118,13 @@ async fn carry(
     let hello = peers.0.config.hello.brief().encode_to_vec();
     request.metadata_mut().insert_bin(HELLO_METADATA, MetadataValue::from_bytes(&hello));
     let mut answers =
-        client.snapshot_stream(request).await.map_err(|status| status.message().to_owned())?.into_inner();
+        client.snapshot_stream(request).await.map_err(|status| status_story(&status))?.into_inner();
     loop {
         tokio::select! {
             biased;
             answer = answers.message() => return match answer {
                 Ok(_) => Err("the peer ended it".into()),
-                Err(status) => Err(whole_story(&status)),
+                Err(status) => Err(status_story(&status)),
             },
             part = timeout(IDLE_MAX, waiting.recv()) => {
                 let Ok(Some(part)) = part else { return Ok(()) };

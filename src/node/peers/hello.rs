@@ -211,6 +211,17 @@ pub(crate) struct PeerRecord {
     pub(crate) incarnation: Incarnation,
 }
 
+/// What a peer number stands for, as far as this node knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Known<'a> {
+    /// A member that counts.
+    Member(&'a PeerRecord),
+    /// A data directory that a newer one of its node replaced.
+    Replaced(Incarnation),
+    /// Nothing yet: a number that was given out since this node last heard of the meta group.
+    Nothing,
+}
+
 /// Why a node is not talked to. Nothing changed; it may try again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HelloRefusal {
@@ -227,12 +238,18 @@ impl HelloRefusal {
 
     /// The status a refused call is answered with.
     pub(crate) fn status(&self) -> Status {
-        let error = ClusterError::new(self.code, self.what.clone());
+        let error = ClusterError::from(self.clone());
         let mut status = Status::new(Code::from(self.code.grpc_code() as i32), error.to_string());
         if let Ok(code) = MetadataValue::try_from(self.code.to_string()) {
             status.metadata_mut().insert(ERROR_CODE_METADATA, code);
         }
         status
+    }
+}
+
+impl From<HelloRefusal> for ClusterError {
+    fn from(refusal: HelloRefusal) -> Self {
+        Self::new(refusal.code, refusal.what)
     }
 }
 
@@ -249,7 +266,7 @@ impl fmt::Display for HelloRefusal {
 pub(crate) fn recognise<'a>(
     hello: &v1::Hello,
     cluster_id: ClusterId,
-    member: impl FnOnce(PeerId) -> Option<&'a PeerRecord>,
+    known: impl FnOnce(PeerId) -> Known<'a>,
 ) -> Result<&'a PeerRecord, HelloRefusal> {
     let named = format!("node {} at {}", shown(&hello.node_id), shown(&hello.address));
     let refuse = |error: HelloError| HelloRefusal::new(error.code(), format!("{named} is refused: {error}"));
@@ -265,9 +282,20 @@ pub(crate) fn recognise<'a>(
         let what = format!("{named} is in cluster {theirs}, this node in {cluster_id}");
         return Err(HelloRefusal::new(ErrorCode::PeerOfOtherCluster, what));
     }
-    let Some(record) = member(PeerId(hello.peer)) else {
-        let what = format!("{named} says it is peer {}, which is no active member here", hello.peer);
-        return Err(HelloRefusal::new(ErrorCode::Superseded, what));
+    let record = match known(PeerId(hello.peer)) {
+        Known::Member(record) => record,
+        Known::Replaced(replaced) if replaced == incarnation => {
+            let what = format!("{named} is peer {}, whose data directory was replaced", hello.peer);
+            return Err(HelloRefusal::new(ErrorCode::Superseded, what));
+        }
+        Known::Replaced(_) => {
+            let what = format!("{named} says it is peer {}, which had another data directory", hello.peer);
+            return Err(HelloRefusal::new(ErrorCode::NodeIdMismatch, what));
+        }
+        Known::Nothing => {
+            let what = format!("{named} says it is peer {}, which is not known here yet", hello.peer);
+            return Err(HelloRefusal::new(ErrorCode::Unavailable, what));
+        }
     };
     if record.node_id.0 != hello.node_id || record.incarnation != incarnation {
         let what = format!(

@@ -73,7 +73,13 @@ impl PeerService for PeerServer {
     type PeerStreamStream = Pin<Box<dyn Stream<Item = Result<v1::PeerFrame, Status>> + Send>>;
     type SnapshotStreamStream = ReceiverStream<Result<v1::RaftMessage, Status>>;
 
-    async fn handshake(&self, _request: Request<v1::Hello>) -> Result<Response<v1::Hello>, Status> {
+    /// Anybody is answered but a data directory that was replaced.
+    async fn handshake(&self, request: Request<v1::Hello>) -> Result<Response<v1::Hello>, Status> {
+        if let Some(peers) = self.peers.get()
+            && let Err(refusal) = peers.listen_to(request.get_ref())
+        {
+            return Err(refusal.status());
+        }
         Ok(Response::new(self.hello.current()))
     }
 
@@ -135,7 +141,7 @@ pub(super) async fn receive(
     mut inbound: Streaming<v1::PeerFrame>,
 ) {
     count(&peers.0.counters.connections, 1);
-    tracing::debug!(%peer, "stream established");
+    tracing::debug!(peer = peer.0, "stream established");
     while let Ok(Some(frame)) = inbound.message().await {
         if !queue.is_current(connection) || !hand_on(peers, peer, queue, connection, frame).await {
             break;
@@ -143,7 +149,7 @@ pub(super) async fn receive(
     }
     // A stream that a newer one replaced, or that this node ended, says nothing about the peer.
     if queue.close(connection) {
-        tracing::debug!(%peer, counters = ?peers.counters(), "stream closed");
+        tracing::debug!(peer = peer.0, counters = ?peers.counters(), "stream closed");
         let _ = peers.0.config.commands.send(Command::PeerClosed(peer)).await;
     }
 }
@@ -175,7 +181,7 @@ async fn hand_on(
     errors.extend(malformed.into_iter().filter_map(Result::err));
     count(&peers.0.counters.messages_malformed, errors.len() as u64);
     for error in errors {
-        tracing::debug!(%peer, "message dropped: {error}");
+        tracing::debug!(peer = peer.0, "message dropped: {error}");
     }
     let reports: Vec<_> = reports.into_iter().flatten().collect();
     if !reports.is_empty() && peers.0.config.commands.send(Command::Members(reports)).await.is_err() {
@@ -208,7 +214,7 @@ async fn receive_bulk(peers: &Peers, peer: PeerId, mut inbound: Streaming<v1::Ra
             Ok(message) => message,
             Err(error) => {
                 count(&peers.0.counters.messages_malformed, 1);
-                tracing::debug!(%peer, "part of a snapshot dropped: {error}");
+                tracing::debug!(peer = peer.0, "part of a snapshot dropped: {error}");
                 continue;
             }
         };

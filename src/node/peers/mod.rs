@@ -35,7 +35,12 @@ use std::{
 
 use bytes::Bytes;
 use kotoba_db_cluster_proto::v1;
-use tokio::{runtime::Handle, sync::mpsc, task::JoinHandle, time::Instant};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
 
 pub(crate) use forward::{ForwardError, ForwardHandler, ForwardReplier, ForwardResponder, ForwardResult};
 pub(crate) use hello::{
@@ -46,6 +51,7 @@ pub(crate) use inbound::PeerServer;
 
 use self::{
     bulk::BulkSender,
+    hello::Known,
     queue::{PeerQueue, Pushed},
     refusals::Refusals,
 };
@@ -53,7 +59,8 @@ pub(crate) use super::wire::InboundFrame;
 use super::{handle::Command, tls::Tls};
 use crate::{
     api::config::NetworkTuning,
-    placement::{ClusterId, MetaState},
+    error::{ClusterError, ErrorCode},
+    placement::{ADDRESS_BYTES_MAX, ClusterId, Incarnation, MemberStatus, MetaState},
     raft::PeerId,
 };
 
@@ -71,6 +78,9 @@ pub(crate) struct PeersConfig {
     pub(crate) network: NetworkTuning,
     /// Where frames go.
     pub(crate) commands: mpsc::Sender<Command>,
+    /// Other addresses at which members may be: where they do not answer at the one they are known
+    /// by, they may have moved, all at the same time.
+    pub(crate) listed: Vec<String>,
 }
 
 /// The streams to the other nodes. Cheap to clone.
@@ -83,6 +93,8 @@ struct Inner {
     handler: OnceLock<Arc<dyn ForwardHandler>>,
     counters: Counters,
     refusals: Mutex<Refusals>,
+    /// What ends this node: another one says that it does not count any more.
+    ousted: watch::Sender<Option<ClusterError>>,
     /// Where connections live: who sends need not be there.
     runtime: Handle,
 }
@@ -91,6 +103,17 @@ struct Inner {
 struct Members {
     closed: bool,
     by_peer: BTreeMap<PeerId, Arc<Member>>,
+    replaced: BTreeMap<PeerId, Incarnation>,
+}
+
+impl Members {
+    fn known(&self, peer: PeerId) -> Known<'_> {
+        match (self.by_peer.get(&peer), self.replaced.get(&peer)) {
+            (Some(member), _) => Known::Member(&member.record),
+            (None, Some(&incarnation)) => Known::Replaced(incarnation),
+            (None, None) => Known::Nothing,
+        }
+    }
 }
 
 /// One other node.
@@ -100,6 +123,8 @@ struct Member {
     bulk: BulkSender,
     /// Dials it, where that is this node's part.
     dialer: OnceLock<JoinHandle<()>>,
+    /// Where it said it is, if that is not where it is known to be.
+    heard_at: Mutex<Option<String>>,
 }
 
 impl Drop for Member {
@@ -155,6 +180,7 @@ impl Peers {
             handler: OnceLock::new(),
             counters: Counters::default(),
             refusals: Mutex::default(),
+            ousted: watch::Sender::new(None),
             runtime: Handle::current(),
         }))
     }
@@ -174,15 +200,22 @@ impl Peers {
             address: member.address.clone(),
             incarnation: member.incarnation,
         };
-        self.set_members(state.active().map(record));
+        let replaced = state.members.iter().filter(|(_, member)| member.status == MemberStatus::Replaced);
+        let replaced = replaced.map(|(&peer, member)| (peer, member.incarnation)).collect();
+        self.set_members(state.active().map(record), replaced);
     }
 
-    /// The other members; this node itself is left out.
-    pub(crate) fn set_members(&self, records: impl IntoIterator<Item = PeerRecord>) {
+    /// The other members; this node itself is left out. And the data directories that were replaced.
+    fn set_members(
+        &self,
+        records: impl IntoIterator<Item = PeerRecord>,
+        replaced: BTreeMap<PeerId, Incarnation>,
+    ) {
         let mut members = self.0.members.write().expect("no holder of this lock panics");
         if members.closed {
             return;
         }
+        members.replaced = replaced;
         let mut before = std::mem::take(&mut members.by_peer);
         for record in records.into_iter().filter(|record| record.peer != self.0.config.own) {
             let member = match before.remove(&record.peer) {
@@ -289,6 +322,7 @@ impl Peers {
             queue: Arc::default(),
             bulk: BulkSender::default(),
             dialer: OnceLock::new(),
+            heard_at: Mutex::default(),
         });
         let (record, queue) = (member.record.clone(), Arc::clone(&member.queue));
         let dialer = if dials {
@@ -307,10 +341,7 @@ impl Peers {
     /// The member that an introduction is of.
     fn recognise(&self, hello: &v1::Hello) -> Result<Arc<Member>, HelloRefusal> {
         let members = self.0.members.read().expect("no holder of this lock panics");
-        let record = hello::recognise(hello, self.0.config.cluster_id, |peer| {
-            members.by_peer.get(&peer).map(|member| &member.record)
-        });
-        match record {
+        match hello::recognise(hello, self.0.config.cluster_id, |peer| members.known(peer)) {
             Ok(record) => Ok(Arc::clone(&members.by_peer[&record.peer])),
             Err(refusal) => {
                 count(&self.0.counters.refusals, 1);
@@ -329,6 +360,67 @@ impl Peers {
                 tracing::debug!("a node that dialled is refused: {refusal}");
             }
         })
+    }
+
+    /// Listens to a node that introduces itself without a stream: a member may say that it moved.
+    ///
+    /// # Errors
+    /// Where it is a data directory that was replaced, which has to learn of it. Anybody else may ask.
+    fn listen_to(&self, hello: &v1::Hello) -> Result<(), HelloRefusal> {
+        let members = self.0.members.read().expect("no holder of this lock panics");
+        match hello::recognise(hello, self.0.config.cluster_id, |peer| members.known(peer)) {
+            Ok(record) if record.address != hello.address && hello.address.len() <= ADDRESS_BYTES_MAX => {
+                let heard_at = &members.by_peer[&record.peer].heard_at;
+                *heard_at.lock().expect("no holder of this lock panics") = Some(hello.address.clone());
+                Ok(())
+            }
+            Err(refusal) if refusal.code == ErrorCode::Superseded => Err(refusal),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Where else a member may be: where it said it is, and the addresses this node was told of that
+    /// are no member's.
+    fn other_addresses(&self, peer: PeerId) -> Vec<String> {
+        let members = self.0.members.read().expect("no holder of this lock panics");
+        let heard_at = members
+            .by_peer
+            .get(&peer)
+            .and_then(|member| member.heard_at.lock().expect("no holder of this lock panics").clone());
+        let taken = |address: &str| members.by_peer.values().any(|member| member.record.address == address);
+        let listed = self.0.config.listed.iter().filter(|address| !taken(address)).cloned();
+        heard_at.into_iter().chain(listed).collect()
+    }
+
+    /// Why this node does not count any more, once another one says so: its data directory was
+    /// replaced. A node that is stopped first never learns it.
+    pub(crate) async fn ousted(&self) -> ClusterError {
+        let mut ousted = self.0.ousted.subscribe();
+        match ousted.wait_for(Option::is_some).await.map(|told| told.clone()) {
+            Ok(Some(error)) => error,
+            Ok(None) | Err(_) => std::future::pending().await,
+        }
+    }
+
+    fn oust(&self, by: &PeerRecord) {
+        let what = format!(
+            "this data directory was replaced by a newer one of the same node, says {} at {}",
+            by.node_id, by.address
+        );
+        self.0.ousted.send_replace(Some(ClusterError::new(ErrorCode::Superseded, what)));
+    }
+
+    /// Who answers at an address, whichever node that is; `None` where nobody does that is
+    /// understood.
+    pub(crate) async fn who_answers(&self, address: &str) -> Option<PeerHello> {
+        let patience = self.0.config.network.connect_timeout * 2;
+        let hello = timeout(patience, outbound::introduce(self, address)).await.ok()?.ok()?;
+        PeerHello::parse(hello).ok()
+    }
+
+    /// Whether there is a stream to a peer.
+    pub(crate) fn is_connected(&self, peer: PeerId) -> bool {
+        self.member_of(peer).is_some_and(|member| member.queue.is_connected())
     }
 
     fn note(&self, pushed: Pushed, messages: u64) {

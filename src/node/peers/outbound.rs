@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use kotoba_db_cluster_proto::v1::peer_service_client::PeerServiceClient;
+use kotoba_db_cluster_proto::v1::{self, peer_service_client::PeerServiceClient};
 use tokio::time::{sleep, timeout};
 use tonic::{Status, transport::Channel};
 
@@ -12,9 +12,12 @@ use super::{
     queue::{ConnectionId, FrameStream, PeerQueue},
 };
 use crate::{
-    error::ErrorCode,
+    error::{ClusterError, ErrorCode},
     limits::GRPC_MESSAGE_BYTES_MAX,
-    node::{serve::endpoint, tls::whole_story},
+    node::{
+        serve::endpoint,
+        tls::{status_story, whole_story},
+    },
 };
 
 /// The pause after a refusal: the other side has to be changed, or has to learn of this one.
@@ -28,23 +31,32 @@ enum Attempt {
     /// The connection served, and ended.
     Served,
     /// Nobody answers there, for this reason.
-    NotReached(String),
+    NotReached(ClusterError),
     /// One side does not accept the other, for this reason.
-    Refused(String),
+    Refused(ClusterError),
+    /// The other side says that this node's data directory was replaced.
+    Ousted,
 }
 
 impl Attempt {
-    fn of_status(status: &Status) -> Self {
+    /// The other side refused, or did not answer.
+    fn of_status(record: &PeerRecord, status: &Status) -> Self {
         let code = status.metadata().get(ERROR_CODE_METADATA).and_then(|code| code.to_str().ok());
-        match code.and_then(ErrorCode::from_text) {
-            Some(code) => Self::of_refusal(code, status.message().into()),
-            None => Self::NotReached(whole_story(status)),
+        match code.map(|code| ClusterError::from_wire(code, status.message())) {
+            Some(error) if error.code() == ErrorCode::Superseded => Self::Ousted,
+            Some(error) => Self::of_refusal(error),
+            None => Self::not_reached(record, &status_story(status)),
         }
     }
 
     /// A node that is only not ready yet will be soon; everything else takes somebody's doing.
-    fn of_refusal(code: ErrorCode, what: String) -> Self {
-        if code == ErrorCode::Unavailable { Self::NotReached(what) } else { Self::Refused(what) }
+    fn of_refusal(error: ClusterError) -> Self {
+        if error.code() == ErrorCode::Unavailable { Self::NotReached(error) } else { Self::Refused(error) }
+    }
+
+    fn not_reached(record: &PeerRecord, why: &str) -> Self {
+        let what = format!("node {} does not answer at {}: {why}", record.node_id, record.address);
+        Self::NotReached(ClusterError::new(ErrorCode::PeersDown, what))
     }
 }
 
@@ -54,7 +66,13 @@ pub(super) async fn keep_connected(peers: Peers, record: PeerRecord, queue: Arc<
     let mut backoff = Backoff::new(network.reconnect_backoff_min, network.reconnect_backoff_max);
     let mut told = None;
     loop {
-        let pause = match attempt(&peers, &record, &queue).await {
+        let mut ended = attempt(&peers, &record, &record.address, &queue).await;
+        if let Attempt::NotReached(_) = ended
+            && let Some(address) = locate(&peers, &record).await
+        {
+            ended = attempt(&peers, &record, &address, &queue).await;
+        }
+        let pause = match ended {
             Attempt::Served => {
                 told = None;
                 backoff.reset();
@@ -69,53 +87,81 @@ pub(super) async fn keep_connected(peers: Peers, record: PeerRecord, queue: Arc<
                 tell_once(&mut told, &record, reason);
                 jittered(REFUSED_PAUSE)
             }
+            Attempt::Ousted => {
+                peers.oust(&record);
+                jittered(REFUSED_PAUSE)
+            }
         };
         sleep(pause).await;
     }
 }
 
-/// Looks who answers at the address of a peer that should have dialled this node and has not: a
-/// node of another cluster at that address would go unnoticed otherwise.
+/// Looks who answers at the address of a peer that should have dialled this node and has not: it
+/// may dial where this node was, or a newer data directory of this node, and a node of another
+/// cluster may be in its place.
 pub(super) async fn watch_address(peers: Peers, record: PeerRecord, queue: Arc<PeerQueue>) {
     let mut told = None;
     loop {
         sleep(jittered(WATCH_PAUSE)).await;
         if queue.is_connected() {
             told = None;
-        } else if let Attempt::Refused(reason) = look(&peers, &record).await {
-            tell_once(&mut told, &record, reason);
+            continue;
+        }
+        match look(&peers, &record).await {
+            Attempt::Served | Attempt::NotReached(_) => {}
+            Attempt::Refused(reason) => tell_once(&mut told, &record, reason),
+            Attempt::Ousted => peers.oust(&record),
         }
     }
 }
 
 async fn look(peers: &Peers, record: &PeerRecord) -> Attempt {
-    let mut client = match connect(peers, &record.address).await {
-        Ok(client) => client,
-        Err(error) => return Attempt::NotReached(whole_story(&error)),
-    };
-    let hello = match timeout(HELLO_TIMEOUT, client.handshake(peers.0.config.hello.brief())).await {
-        Ok(Ok(hello)) => hello.into_inner(),
-        Ok(Err(status)) => return Attempt::of_status(&status),
-        Err(_) => return Attempt::NotReached("it does not introduce itself".into()),
-    };
-    match peers.recognise(&hello) {
-        Ok(_) => Attempt::Served,
-        Err(refusal) => Attempt::of_refusal(refusal.code, refusal.what),
+    match introduce(peers, &record.address).await {
+        Ok(hello) => match peers.recognise(&hello) {
+            Ok(_) => Attempt::Served,
+            Err(refusal) => Attempt::of_refusal(refusal.into()),
+        },
+        Err(status) => Attempt::of_status(record, &status),
     }
 }
 
+/// Asks who is at an address.
+pub(super) async fn introduce(peers: &Peers, address: &str) -> Result<v1::Hello, Status> {
+    let asked = async {
+        let connected = connect(peers, address).await;
+        let mut client = connected.map_err(|error| Status::unavailable(whole_story(&error)))?;
+        Ok(client.handshake(peers.0.config.hello.brief()).await?.into_inner())
+    };
+    let late = |_| Status::deadline_exceeded("it does not introduce itself");
+    timeout(HELLO_TIMEOUT, asked).await.map_err(late)?
+}
+
+/// Where a peer is that does not answer at the address it is known by: where it said it is, or at
+/// an address that this node was told of and that is no member's. So nodes that moved find each
+/// other before a meta group has a leader that could tell their new addresses.
+async fn locate(peers: &Peers, record: &PeerRecord) -> Option<String> {
+    for address in peers.other_addresses(record.peer) {
+        if let Ok(hello) = introduce(peers, &address).await
+            && peers.recognise(&hello).is_ok_and(|member| member.record == *record)
+        {
+            return Some(address);
+        }
+    }
+    None
+}
+
 /// One line for a reason, not one for every attempt.
-fn tell_once(told: &mut Option<String>, record: &PeerRecord, reason: String) {
+fn tell_once(told: &mut Option<ClusterError>, record: &PeerRecord, reason: ClusterError) {
     if told.as_ref() != Some(&reason) {
-        tracing::warn!(peer = %record.node_id, address = %record.address, "no stream: {reason}");
+        tracing::warn!(node = %record.node_id, address = %record.address, "no stream: {}", reason.report());
         *told = Some(reason);
     }
 }
 
-async fn attempt(peers: &Peers, record: &PeerRecord, queue: &Arc<PeerQueue>) -> Attempt {
-    let mut client = match connect(peers, &record.address).await {
+async fn attempt(peers: &Peers, record: &PeerRecord, address: &str, queue: &Arc<PeerQueue>) -> Attempt {
+    let mut client = match connect(peers, address).await {
         Ok(client) => client,
-        Err(error) => return Attempt::NotReached(whole_story(&error)),
+        Err(error) => return Attempt::not_reached(record, &whole_story(&error)),
     };
     let guard = Closing { queue, connection: queue.begin() };
     let frames = FrameStream::new(Arc::clone(queue), guard.connection, peers.0.config.hello.brief());
@@ -126,22 +172,24 @@ async fn attempt(peers: &Peers, record: &PeerRecord, queue: &Arc<PeerQueue>) -> 
     };
     let (inbound, first) = match timeout(HELLO_TIMEOUT, greeting).await {
         Ok(Ok(greeted)) => greeted,
-        Ok(Err(status)) => return Attempt::of_status(&status),
-        Err(_) => return Attempt::NotReached("it does not introduce itself".into()),
+        Ok(Err(status)) => return Attempt::of_status(record, &status),
+        Err(_) => return Attempt::not_reached(record, "it does not introduce itself"),
     };
     let Some(hello) = first.and_then(|frame| frame.hello) else {
-        return Attempt::Refused("it does not introduce itself in its first frame".into());
+        let what = format!("node {} at {address} does not introduce itself", record.node_id);
+        return Attempt::Refused(ClusterError::new(ErrorCode::ProtocolVersion, what));
     };
     match peers.recognise(&hello) {
         Ok(member) if member.record == *record => {}
         Ok(other) => {
-            let reason = format!("node {} answers there in its place", other.record.node_id);
-            return Attempt::Refused(reason);
+            let what =
+                format!("node {} answers at {address} in place of {}", other.record.node_id, record.node_id);
+            return Attempt::Refused(ClusterError::new(ErrorCode::NodeIdMismatch, what));
         }
-        Err(refusal) => return Attempt::of_refusal(refusal.code, refusal.what),
+        Err(refusal) => return Attempt::of_refusal(refusal.into()),
     }
     if !queue.establish(guard.connection) {
-        return Attempt::NotReached("the peer was removed or replaced meanwhile".into());
+        return Attempt::not_reached(record, "it was removed or replaced meanwhile");
     }
     receive(peers, record.peer, queue, guard.connection, inbound).await;
     Attempt::Served

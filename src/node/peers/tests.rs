@@ -57,7 +57,7 @@ impl Node {
             let network = NetworkTuning::default();
             listener.serve(routes, None, &network, future::pending()).await
         });
-        self.peers.set_members(records.iter().cloned());
+        self.peers.set_members(records.iter().cloned(), BTreeMap::new());
     }
 
     async fn command(&mut self) -> Command {
@@ -133,6 +133,7 @@ fn node((runtime, listener, mut identity): (Runtime, Listener, Identity), genesi
         tls: None,
         network: NetworkTuning::default(),
         commands: to,
+        listed: Vec::new(),
     });
     drop(entered);
     let server = PeerServer::new(hello);
@@ -349,7 +350,7 @@ async fn who_is_not_registered_is_refused_until_it_is() {
     };
     timeout(PATIENCE, refused).await.expect("is refused in time");
     assert!(a.peers.connected().is_empty() && b.peers.connected().is_empty());
-    b.peers.set_members(records);
+    b.peers.set_members(records, BTreeMap::new());
     a.connected_to(&[PeerId(2)]).await;
     assert_eq!(a.identity.node_id(), &NodeId::from("n1"));
 }
@@ -362,7 +363,7 @@ async fn closing_ends_the_streams_and_is_no_news_to_the_own_driver() {
     assert!(matches!(b.command().await, Command::PeerClosed(PeerId(1))));
     assert!(a.peers.connected().is_empty());
     assert_eq!(forward(&a.peers, PeerId(2), 1, Bytes::new()).await, Err(ForwardError::Unavailable));
-    a.peers.set_members([]);
+    a.peers.set_members([], BTreeMap::new());
     assert!(a.commands.try_recv().is_err());
 }
 
@@ -370,10 +371,41 @@ async fn closing_ends_the_streams_and_is_no_news_to_the_own_driver() {
 async fn a_removed_member_is_not_talked_to() {
     let dir = TempDir::new().expect("a temporary directory");
     let (mut a, mut b) = pair(&dir).await;
-    b.peers.set_members([]);
+    b.peers.set_members([], BTreeMap::new());
     assert!(matches!(a.command().await, Command::PeerClosed(PeerId(2))));
     assert!(b.peers.connected().is_empty());
     b.peers.send(PeerId(1), wire(1));
     assert_eq!(b.peers.counters().messages_dropped, 1);
     assert!(b.commands.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_replaced_directory_is_told_so_whoever_dials() {
+    let dir = TempDir::new().expect("a temporary directory");
+    for replaced in [0, 1] {
+        let (nodes, records) = nodes(&dir, 2).await;
+        let [mut a, mut b]: [Node; 2] = nodes.try_into().ok().expect("two nodes");
+        for node in [&mut a, &mut b] {
+            node.start(&records);
+        }
+        let (old, other) = if replaced == 0 { (&a, &b) } else { (&b, &a) };
+        other.connected_to(&[records[replaced].peer]).await;
+        let gone = BTreeMap::from([(records[replaced].peer, records[replaced].incarnation)]);
+        other.peers.set_members([], gone);
+        let error = timeout(PATIENCE, old.peers.ousted()).await.expect("is told in time");
+        assert_eq!(error.code(), ErrorCode::Superseded, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_member_that_moved_is_found_where_it_says_it_is() {
+    let dir = TempDir::new().expect("a temporary directory");
+    let (nodes, records) = nodes(&dir, 2).await;
+    let [mut a, mut b]: [Node; 2] = nodes.try_into().ok().expect("two nodes");
+    let mut stale = records.clone();
+    stale[1].address = "127.0.0.1:1".into();
+    a.start(&stale);
+    b.start(&records);
+    a.connected_to(&[PeerId(2)]).await;
+    b.connected_to(&[PeerId(1)]).await;
 }

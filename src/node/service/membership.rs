@@ -1,14 +1,22 @@
 //! Who the members are: the configuration, and nodes that come back with an empty disk.
 
+use std::time::Duration;
+
 use kotoba_db_cluster_proto::v1;
-use tonic::{Request, metadata::MetadataValue};
+use tokio::time::sleep;
+use tonic::{
+    Request,
+    metadata::{MetadataMap, MetadataValue},
+};
 
 use super::{Services, errors};
 use crate::{
     error::{ClusterError, ErrorCode},
     node::{
+        bootstrap::{is_final, join_request},
         coordinator::{Route, Routing},
         handle::{AppliedOutcome, NodeHandle, RequestError},
+        identity::{Identity, Membership},
         peers::PROTOCOL_VERSION,
     },
     placement::{
@@ -19,7 +27,22 @@ use crate::{
 };
 
 /// Metadata of a request that a node passed on, and that is not passed on again.
-pub(super) const FORWARDED_KEY: &str = "kdb-forwarded";
+const FORWARDED_KEY: &str = "kdb-forwarded";
+
+/// How a request came here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hop {
+    /// From whoever made it.
+    First,
+    /// From a node that passed it on.
+    PassedOn,
+}
+
+impl Hop {
+    pub(super) fn of(metadata: &MetadataMap) -> Self {
+        if metadata.contains_key(FORWARDED_KEY) { Self::PassedOn } else { Self::First }
+    }
+}
 
 impl Services {
     pub(super) fn cluster_config(&self) -> Result<v1::ClusterConfig, ClusterError> {
@@ -28,11 +51,11 @@ impl Services {
 
     /// Lets a node back in that lost its disk: under its old name, as a new member with new
     /// replicas. Its old replicas' votes and acknowledgements died with the disk, so it must not
-    /// pass for them.
-    pub(super) async fn do_join(
+    /// pass for them. A member that moved to another address makes it known in the same way.
+    pub(crate) async fn do_join(
         &self,
         request: v1::JoinRequest,
-        passed_on: bool,
+        hop: Hop,
     ) -> Result<v1::JoinResponse, ClusterError> {
         let serving = self.serving()?;
         let (routing, handle) = (&serving.coordinator.routing, &serving.coordinator.handle);
@@ -41,14 +64,14 @@ impl Services {
         match joiner.standing(&handle.meta())? {
             Standing::Member => return Ok(joined(routing)),
             // What this node has not applied yet the meta group's leader may have.
-            Standing::Unknown | Standing::Replacement => {}
+            Standing::Unknown | Standing::Replacement(_) | Standing::Moved(_) => {}
         }
         match routing.route(GroupId::META, 0) {
             Route::Here => {
-                joiner.replace(handle).await?;
+                self.settle(&joiner).await?;
                 Ok(joined(routing))
             }
-            Route::Peer(peer) if !passed_on => self.pass_join_on(peer, request).await,
+            Route::Peer(peer) if hop == Hop::First => self.pass_join_on(peer, request).await,
             Route::Peer(_) | Route::Nobody => Err(ClusterError::new(
                 ErrorCode::NoLeader,
                 format!("node {} cannot join now: nobody leads the meta group", joiner.node),
@@ -69,15 +92,144 @@ impl Services {
         answer.map(tonic::Response::into_inner).map_err(|status| errors::of_status(&status))
     }
 
+    /// Does in the meta group, which this node leads, what lets a joiner in.
+    async fn settle(&self, joiner: &Joiner) -> Result<(), ClusterError> {
+        let handle = &self.serving()?.coordinator.handle;
+        // One at a time: of two that want the same place the second finds the first in it.
+        let _turn = self.0.settling.lock().await;
+        // A leader answers for the members only after a round: else an unknown name would be
+        // refused by a state that is merely old.
+        let what = |error: &RequestError| format!("node {} cannot join now: {error:?}", joiner.node);
+        handle
+            .read(GroupId::META)
+            .await
+            .map_err(|error| ClusterError::new(ErrorCode::Unavailable, what(&error)))?;
+        let meta = handle.meta();
+        let command = match joiner.standing(&meta)? {
+            Standing::Member => return Ok(()),
+            Standing::Unknown => return Err(joiner.refused(MetaRefusal::UnknownNode)),
+            Standing::Moved(peer) => {
+                self.check_moved(joiner, &meta, peer).await?;
+                MetaCommand::UpdateAddress { peer, address: joiner.address.clone() }
+            }
+            Standing::Replacement(old) => {
+                self.check_gone(joiner, &meta, old).await?;
+                MetaCommand::ReplaceNode {
+                    node_id: joiner.node.clone(),
+                    address: joiner.address.clone(),
+                    incarnation: joiner.incarnation,
+                }
+            }
+        };
+        let applied = handle.propose(GroupId::META, command.encode().into()).await;
+        let applied = applied.map_err(|error| ClusterError::new(ErrorCode::UnknownOutcome, what(&error)))?;
+        match applied.outcome {
+            AppliedOutcome::Meta(MetaOutcome::Member(_) | MetaOutcome::Done) => Ok(()),
+            AppliedOutcome::Meta(MetaOutcome::Refused(refusal)) => Err(joiner.refused(refusal)),
+            AppliedOutcome::Graph(_) | AppliedOutcome::Verify => {
+                let what = "the meta group answered like a partition".to_owned();
+                Err(ClusterError::new(ErrorCode::Internal, what))
+            }
+        }
+    }
+
+    /// A name has one living node: the data directory that is to be replaced must not answer.
+    async fn check_gone(&self, joiner: &Joiner, meta: &MetaState, old: PeerId) -> Result<(), ClusterError> {
+        let coordinator = &self.serving()?.coordinator;
+        let member = meta.members.get(&old).ok_or_else(|| joiner.refused(MetaRefusal::UnknownNode))?;
+        let lives = old == coordinator.handle.shared.peer
+            || coordinator
+                .peers
+                .who_answers(&member.address)
+                .await
+                .is_some_and(|hello| hello.incarnation == member.incarnation);
+        if lives {
+            return Err(joiner.twin_at(&member.address));
+        }
+        if coordinator.peers.is_connected(old) {
+            // It answers nobody, but it was not seen to end either. Its connection will break.
+            let what = format!(
+                "node {} at {} cannot join now: the one at {} is still connected",
+                joiner.node, joiner.address, member.address
+            );
+            return Err(ClusterError::new(ErrorCode::Unavailable, what));
+        }
+        Ok(())
+    }
+
+    /// A data directory has one living node: no copy of it must answer where it was.
+    async fn check_moved(&self, joiner: &Joiner, meta: &MetaState, peer: PeerId) -> Result<(), ClusterError> {
+        let coordinator = &self.serving()?.coordinator;
+        let member = meta.members.get(&peer).ok_or_else(|| joiner.refused(MetaRefusal::UnknownPeer))?;
+        let stays = if peer == coordinator.handle.shared.peer {
+            (self.address() != joiner.address).then(|| self.address().to_owned())
+        } else {
+            let answers = coordinator.peers.who_answers(&member.address).await;
+            // The same node may answer at both addresses.
+            answers
+                .filter(|hello| hello.incarnation == joiner.incarnation && hello.address != joiner.address)
+                .map(|hello| hello.address)
+        };
+        stays.map_or(Ok(()), |address| Err(joiner.twin_at(&address)))
+    }
+
     pub(super) fn do_leave(&self, request: &v1::LeaveRequest) -> Result<v1::LeaveResponse, ClusterError> {
         let meta = self.serving()?.coordinator.routing.meta();
         let node = NodeId(request.node_id.clone());
         if !node.is_valid() || meta.active_peer(&node).is_none() {
             let what = format!("no member of cluster {} is called {:?}", meta.cluster_id, request.node_id);
-            return Err(ClusterError::new(ErrorCode::NotFound, what));
+            return Err(ClusterError::new(ErrorCode::LeaveUnavailable, what));
         }
         let what = format!("node {node} cannot leave cluster {} while it runs", meta.cluster_id);
         Err(ClusterError::new(ErrorCode::LeaveUnavailable, what))
+    }
+}
+
+/// The pause between two looks at the address this node is known by.
+const ADDRESS_PAUSE: Duration = Duration::from_millis(500);
+
+/// Attempts that may fail before it is said.
+const FAILURES_QUIET: u32 = 20;
+
+/// Makes known where this node is reached: its identity is in its data directory, so it may be
+/// started at another address at any time, and the others have to learn of it.
+pub(crate) struct Introduction {
+    services: Services,
+    peer: PeerId,
+    request: v1::JoinRequest,
+}
+
+impl Introduction {
+    pub(crate) fn new(services: &Services, identity: &Identity, membership: &Membership) -> Self {
+        let (node_id, address) = (identity.node_id(), services.address());
+        let request = join_request(node_id, address, membership.cluster_id, identity.incarnation());
+        Self { services: services.clone(), peer: membership.peer, request }
+    }
+
+    /// Tells the meta group whenever it has another address of this node. Ends only where another
+    /// node is in this one's place: with that error.
+    pub(crate) async fn keep_known(&self, handle: &NodeHandle) -> ClusterError {
+        let known = || handle.meta().members.get(&self.peer).map(|member| member.address.clone());
+        let mut told = None;
+        let mut failures = 0;
+        loop {
+            let address = known();
+            if address.as_deref() != Some(self.services.address()) && address != told {
+                match self.services.do_join(self.request.clone(), Hop::First).await {
+                    // This node's own state follows.
+                    Ok(_) => told = address,
+                    Err(error) if is_final(error.code()) => return error,
+                    Err(error) => {
+                        failures += 1;
+                        // The first attempts come before the streams do.
+                        if failures == FAILURES_QUIET {
+                            tracing::warn!("this node's new address is not known yet: {}", error.report());
+                        }
+                    }
+                }
+            }
+            sleep(ADDRESS_PAUSE).await;
+        }
     }
 }
 
@@ -92,10 +244,12 @@ struct Joiner {
 
 /// What a joiner is to the cluster, as far as this node knows.
 enum Standing {
-    /// A member already, with this data directory.
+    /// A member already, with this data directory and at this address.
     Member,
-    /// A member's name with a new data directory.
-    Replacement,
+    /// This member, which is known by another address.
+    Moved(PeerId),
+    /// The name of this member with a new data directory.
+    Replacement(PeerId),
     /// No member's name.
     Unknown,
 }
@@ -151,43 +305,15 @@ impl Joiner {
             Some((_, member)) if member.status == MemberStatus::Replaced => {
                 Err(self.refused(MetaRefusal::Superseded))
             }
+            Some((peer, member)) if member.address != self.address => Ok(Standing::Moved(peer)),
             Some(_) => Ok(Standing::Member),
-            None if meta.active_peer(&self.node).is_some() => Ok(Standing::Replacement),
-            None => Ok(Standing::Unknown),
+            None => Ok(meta.active_peer(&self.node).map_or(Standing::Unknown, Standing::Replacement)),
         }
     }
 
-    /// Proposes the replacement to the meta group, which this node leads.
-    async fn replace(&self, handle: &NodeHandle) -> Result<(), ClusterError> {
-        // A leader answers for the members only after a round: else an unknown name would be
-        // refused by a state that is merely old.
-        let what = |error: &RequestError| format!("node {} cannot join now: {error:?}", self.node);
-        handle
-            .read(GroupId::META)
-            .await
-            .map_err(|error| ClusterError::new(ErrorCode::Unavailable, what(&error)))?;
-        match self.standing(&handle.meta())? {
-            Standing::Member => return Ok(()),
-            Standing::Unknown => return Err(self.refused(MetaRefusal::UnknownNode)),
-            Standing::Replacement => {}
-        }
-        let command = MetaCommand::ReplaceNode {
-            node_id: self.node.clone(),
-            address: self.address.clone(),
-            incarnation: self.incarnation,
-        };
-        let applied = handle.propose(GroupId::META, command.encode().into()).await;
-        let applied = applied.map_err(|error| ClusterError::new(ErrorCode::UnknownOutcome, what(&error)))?;
-        if let AppliedOutcome::Meta(MetaOutcome::Refused(refusal)) = applied.outcome {
-            return Err(self.refused(refusal));
-        }
-        match self.standing(&handle.meta())? {
-            Standing::Member => Ok(()),
-            Standing::Replacement | Standing::Unknown => {
-                // The command was applied and refused: only its address can be the reason.
-                Err(self.refused(MetaRefusal::InvalidAddress))
-            }
-        }
+    fn twin_at(&self, address: &str) -> ClusterError {
+        let what = format!("two nodes are called {}, at {address} and {}", self.node, self.address);
+        ClusterError::new(ErrorCode::NodeIdMismatch, what)
     }
 
     fn refused(&self, refusal: MetaRefusal) -> ClusterError {
@@ -283,9 +409,11 @@ mod tests {
     #[test]
     fn a_joiner_is_told_apart_by_its_name_and_directory() {
         let mut state = state();
-        assert!(matches!(joiner("a", 1).standing(&state), Ok(Standing::Member)));
-        assert!(matches!(joiner("a", 9).standing(&state), Ok(Standing::Replacement)));
+        assert!(matches!(joiner("a", 1).standing(&state), Ok(Standing::Moved(PeerId(1)))));
+        assert!(matches!(joiner("a", 9).standing(&state), Ok(Standing::Replacement(PeerId(1)))));
         assert!(matches!(joiner("d", 9).standing(&state), Ok(Standing::Unknown)));
+        let at_home = Joiner { address: "127.0.0.1:8001".into(), ..joiner("a", 1) };
+        assert!(matches!(at_home.standing(&state), Ok(Standing::Member)));
         let stolen = joiner("b", 1).standing(&state).err().map(|error| error.code());
         assert_eq!(stolen, Some(ErrorCode::NodeIdMismatch));
         let incarnation = Incarnation([9; 16]);

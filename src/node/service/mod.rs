@@ -31,7 +31,7 @@ use tokio::sync::Notify;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
-use self::{errors::status as refused, reads::Reads, verify::VerifyViews};
+use self::{errors::status as refused, membership::Hop, reads::Reads, verify::VerifyViews};
 use crate::{
     error::{ClusterError, ErrorCode},
     limits::GRPC_MESSAGE_BYTES_MAX,
@@ -70,6 +70,8 @@ struct Inner {
     serving: OnceLock<Serving>,
     waiting_for: Mutex<Vec<String>>,
     opened: Notify,
+    /// Held while the meta group decides on one that wants to be a member.
+    settling: tokio::sync::Mutex<()>,
 }
 
 impl Services {
@@ -82,6 +84,7 @@ impl Services {
             serving: OnceLock::new(),
             waiting_for,
             opened: Notify::new(),
+            settling: tokio::sync::Mutex::default(),
         }))
     }
 
@@ -246,8 +249,8 @@ impl ClusterService for Services {
         &self,
         request: Request<v1::JoinRequest>,
     ) -> Result<Response<v1::JoinResponse>, Status> {
-        let passed_on = request.metadata().contains_key(membership::FORWARDED_KEY);
-        answer(self.do_join(request.into_inner(), passed_on).await)
+        let hop = Hop::of(request.metadata());
+        answer(self.do_join(request.into_inner(), hop).await)
     }
 
     async fn leave_cluster(

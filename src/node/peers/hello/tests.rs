@@ -78,16 +78,22 @@ fn only_who_is_registered_is_recognised() {
         address: "127.0.0.1:1".into(),
         incarnation: identity.incarnation(),
     };
-    let refused = |hello: &v1::Hello| {
-        recognise(hello, cluster_id, |peer| (peer == PeerId(1)).then_some(&record)).map_err(|r| r.code)
+    let known = |peer| match peer {
+        PeerId(1) => Known::Member(&record),
+        PeerId(2) => Known::Replaced(record.incarnation),
+        PeerId(3) => Known::Replaced(Incarnation([7; 16])),
+        _ => Known::Nothing,
     };
+    let refused = |hello: &v1::Hello| recognise(hello, cluster_id, known).map_err(|r| r.code);
     assert_eq!(refused(&good), Ok(&record));
     assert_eq!(refused(&unfounded), Err(ErrorCode::Unavailable));
     type Change = fn(&mut v1::Hello);
-    let cases: [(Change, ErrorCode); 5] = [
+    let cases: [(Change, ErrorCode); 7] = [
         (|h| h.protocol_version = 9, ErrorCode::ProtocolVersion),
         (|h| h.cluster_id = ClusterId([1; 16]).to_string(), ErrorCode::PeerOfOtherCluster),
         (|h| h.peer = 2, ErrorCode::Superseded),
+        (|h| h.peer = 3, ErrorCode::NodeIdMismatch),
+        (|h| h.peer = 4, ErrorCode::Unavailable),
         (|h| h.node_id = "n2".into(), ErrorCode::NodeIdMismatch),
         (|h| h.incarnation = Bytes::from_static(&[0; 16]), ErrorCode::NodeIdMismatch),
     ];
