@@ -21,6 +21,8 @@ use crate::{
 const POLL: Duration = Duration::from_millis(20);
 /// How long a member may take to apply the log up to the marker.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a member that does not answer may be on its way back, where the cluster cannot reach it either.
+const ABSENCE: Duration = Duration::from_secs(3);
 const PAGE: u32 = 1000;
 
 pub(super) async fn run(args: VerifyArgs) -> Result<ExitCode, ClusterError> {
@@ -253,7 +255,13 @@ async fn digest(
         let last = match client.verify_digest(address, partition, log_index).await {
             Ok(answer) if answer.ready => return Ok(answer.digest),
             Ok(_) => format!("node {address} has not applied the log of partition {} so far", partition.0),
-            Err(error) if error.code().exit_status() == ExitStatus::Unavailable => error.what(),
+            Err(error) if error.code().exit_status() == ExitStatus::Unavailable => {
+                if began.elapsed() >= ABSENCE && is_unreachable(client, address).await {
+                    let what = format!("a member is unreachable at {address}: {}", error.what());
+                    return Err(ClusterError::new(ErrorCode::Unavailable, what));
+                }
+                error.what()
+            }
             Err(error) => return Err(error),
         };
         if began.elapsed() >= PATIENCE {
@@ -262,6 +270,12 @@ async fn digest(
         }
         sleep(POLL).await;
     }
+}
+
+/// Whether the other members do not reach it either.
+async fn is_unreachable(client: &Client, address: &str) -> bool {
+    let is_it = |node: &v1::NodeStatus| node.address == address && node.state == "unreachable";
+    client.status_now().await.is_ok_and(|status| status.nodes.iter().any(is_it))
 }
 
 type Row = (Bytes, BTreeMap<String, Option<String>>);

@@ -256,7 +256,7 @@ async fn ask(channel: Channel, hello: v1::Hello, patience: Duration) -> Answer {
         },
         Ok(Err(status)) => match refusal_code(&status) {
             Some(code) => {
-                Answer::Refused(Reason::of(ClusterError::from_wire(&code.to_string(), status.message())))
+                Answer::Refused(Reason::of(&ClusterError::from_wire(&code.to_string(), status.message())))
             }
             None => Answer::Silent(status_story(&status)),
         },
@@ -356,7 +356,7 @@ fn not_let_in(status: &Status, refused: impl FnOnce(ErrorCode, &str) -> Reason) 
     match refusal_code(status) {
         Some(code) => {
             let error = ClusterError::from_wire(&code.to_string(), status.message());
-            if is_final(code) { Reason::of(error) } else { refused(code, &error.what()) }
+            if is_final(code) { Reason::of(&error) } else { refused(code, &error.what()) }
         }
         None => refused(ErrorCode::Unavailable, &status_story(status)),
     }

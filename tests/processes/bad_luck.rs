@@ -1,13 +1,13 @@
 //! Directories, ports, peers and command lines that cannot work: each gives one clear sentence, and no
 //! panic or hang.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use kotoba_db_cluster_proto::v1;
 
 use crate::{
-    command::run,
-    harness::{Cluster, PATIENCE, eventually, free_address, peer_service, touch},
+    command::{run, run_within},
+    harness::{Cluster, PATIENCE, eventually, free_address, peer_service, service, touch},
     load::Load,
     refused_values::code_in,
 };
@@ -114,6 +114,33 @@ async fn a_node_whose_peers_are_down_waits_and_says_for_whom() {
     cluster.until_serving().await;
     cluster.command(&["status"]).await.success();
     cluster.command(&["node", "create", "name=Alice"]).await.success();
+    cluster.finish();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_is_down_is_named_and_not_waited_for() {
+    let mut cluster = Cluster::start(4).await;
+    cluster.kill(2);
+    let endpoints = cluster.addresses()[..2].join(",");
+    let verified = run_within(&["verify", "--endpoints", &endpoints], Duration::from_secs(20)).await;
+    assert_eq!(verified.code, 3, "{verified:?}");
+    let said = format!("{}{}", verified.stdout, verified.stderr);
+    assert!(said.contains(&format!("unreachable at {}", cluster.nodes[2].address)), "{said}");
+    cluster.finish();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_leaves_a_running_cluster() {
+    let mut cluster = Cluster::prepare(1, 4);
+    cluster.launch(0);
+    cluster.until_serving().await;
+    for id in [cluster.nodes[0].id.as_str(), "n9", ""] {
+        let request = v1::LeaveRequest { node_id: id.to_owned() };
+        let refused =
+            service(&cluster.nodes[0].address).leave_cluster(request).await.expect_err("is refused");
+        assert_eq!(refused.code(), tonic::Code::FailedPrecondition, "{id:?}: {refused}");
+        assert!(refused.message().contains(id), "{refused}");
+    }
     cluster.finish();
 }
 

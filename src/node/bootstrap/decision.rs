@@ -99,7 +99,7 @@ impl Reason {
         Self { code, what: what.into() }
     }
 
-    pub(crate) fn of(error: ClusterError) -> Self {
+    pub(crate) fn of(error: &ClusterError) -> Self {
         Self::new(error.code(), error.what())
     }
 }

@@ -355,7 +355,8 @@ impl Peers {
         self.recognise(hello).inspect_err(|refusal| {
             let mut refusals = self.0.refusals.lock().expect("no holder of this lock panics");
             if refusals.is_news(refusal, Instant::now()) {
-                tracing::warn!("{}: a node that dialled is refused: {refusal}", refusal.code);
+                let error = ClusterError::from(refusal.clone());
+                tracing::warn!("a node that dialled is refused: {}", error.report());
             } else {
                 tracing::debug!("a node that dialled is refused: {refusal}");
             }

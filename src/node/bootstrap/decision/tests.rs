@@ -261,7 +261,7 @@ fn two_racing_nodes_never_make_two_clusters_that_serve() {
     result.expect("at most one cluster serves");
 }
 
-fn resumes(answers: BTreeMap<String, Answer>) -> Resumption {
+fn resumes(answers: &BTreeMap<String, Answer>) -> Resumption {
     let genesis = whole();
     let state = genesis.state().expect("a state");
     let membership = Membership {
@@ -270,7 +270,7 @@ fn resumes(answers: BTreeMap<String, Answer>) -> Resumption {
         genesis,
         origin: Origin::Founder,
     };
-    resume(&own(), &membership, &plan(), &answers)
+    resume(&own(), &membership, &plan(), answers)
 }
 
 fn refusal(resumption: Resumption) -> ErrorCode {
@@ -284,7 +284,7 @@ fn refusal(resumption: Resumption) -> ErrorCode {
 fn a_directory_with_a_cluster_waits_for_nobody() {
     let not_ready = Answer::Refused(Reason::new(ErrorCode::Unavailable, "not yet"));
     for other in [silent(), said(c()), not_ready, said(in_cluster(c(), &whole()))] {
-        assert_eq!(resumes(answers(silent(), other)), Resumption::Go(Vec::new()));
+        assert_eq!(resumes(&answers(silent(), other)), Resumption::Go(Vec::new()));
     }
 }
 
@@ -292,36 +292,36 @@ fn a_directory_with_a_cluster_waits_for_nobody() {
 fn a_directory_of_another_cluster_than_the_peers_is_refused() {
     let other = genesis([("a", A, 1), ("b", B, 77), ("c", C, 3)]);
     let stranger = || said(in_cluster(c(), &other));
-    assert_eq!(refusal(resumes(answers(silent(), stranger()))), ErrorCode::DataDirOfOtherCluster);
-    assert_eq!(refusal(resumes(answers(said(b()), stranger()))), ErrorCode::DataDirOfOtherCluster);
+    assert_eq!(refusal(resumes(&answers(silent(), stranger()))), ErrorCode::DataDirOfOtherCluster);
+    assert_eq!(refusal(resumes(&answers(said(b()), stranger()))), ErrorCode::DataDirOfOtherCluster);
     // One that is among its own may be told of strangers, too.
-    let Resumption::Go(doubts) = resumes(answers(said(in_cluster(b(), &whole())), stranger())) else {
+    let Resumption::Go(doubts) = resumes(&answers(said(in_cluster(b(), &whole())), stranger())) else {
         panic!("goes on");
     };
     assert_eq!(doubts.iter().map(|doubt| doubt.code).collect::<Vec<_>>(), [ErrorCode::PeerOfOtherCluster]);
     // Who answers where a member was long ago, and the operator does not say it is one, is nobody's matter.
     let elsewhere = BTreeMap::from([("127.0.0.1:9".to_owned(), stranger())]);
-    assert_eq!(resumes(elsewhere), Resumption::Go(Vec::new()));
+    assert_eq!(resumes(&elsewhere), Resumption::Go(Vec::new()));
 }
 
 #[test]
 fn a_replaced_directory_is_refused() {
     let told = Answer::Refused(Reason::new(ErrorCode::Superseded, "it was replaced"));
-    assert_eq!(refusal(resumes(answers(silent(), told))), ErrorCode::Superseded);
+    assert_eq!(refusal(resumes(&answers(silent(), told))), ErrorCode::Superseded);
     let mut newer = in_cluster(hello("a", C, 9), &whole());
     newer.cluster.as_mut().expect("a cluster").peer = PeerId(4);
-    assert_eq!(refusal(resumes(answers(silent(), said(newer.clone())))), ErrorCode::Superseded);
+    assert_eq!(refusal(resumes(&answers(silent(), said(newer.clone())))), ErrorCode::Superseded);
     // An older one that still runs will learn of it itself.
     newer.cluster.as_mut().expect("a cluster").peer = PeerId(0);
-    assert_eq!(resumes(answers(silent(), said(newer))), Resumption::Go(Vec::new()));
+    assert_eq!(resumes(&answers(silent(), said(newer))), Resumption::Go(Vec::new()));
 }
 
 #[test]
 fn a_copy_of_a_directory_that_runs_is_refused() {
     let copy = |address| said(in_cluster(hello("a", address, 1), &whole()));
-    assert_eq!(refusal(resumes(answers(silent(), copy(C)))), ErrorCode::NodeIdMismatch);
+    assert_eq!(refusal(resumes(&answers(silent(), copy(C)))), ErrorCode::NodeIdMismatch);
     // This node itself, by another name of its address.
-    assert_eq!(resumes(answers(silent(), copy(A))), Resumption::Go(Vec::new()));
+    assert_eq!(resumes(&answers(silent(), copy(A))), Resumption::Go(Vec::new()));
 }
 
 #[test]
