@@ -2,7 +2,12 @@
 //!
 //! The lines between `// as written` and `// end` are the specification's; what stands before them
 //! fills in what they leave open.
-#![allow(clippy::disallowed_types, clippy::print_stdout, missing_docs)] // as the specification writes it
+#![allow(
+    clippy::disallowed_types,
+    clippy::print_stdout,
+    missing_docs,
+    reason = "the snippets stay as the specification writes them"
+)]
 
 use std::{
     collections::HashMap,
