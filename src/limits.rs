@@ -56,5 +56,35 @@ pub const VIRTUAL_NODES: usize = 100;
 pub const STREAM_IN_FLIGHT_MAX: usize = 4096;
 /// Bytes of one gRPC message.
 pub const GRPC_MESSAGE_BYTES_MAX: usize = 16 << 20;
+/// About how many bytes of entities, versions or neighbours one answer holds; the rest is for the next one.
+pub const ANSWER_BYTES_MAX: usize = 4 << 20;
+/// Entities of one answer.
+pub const ANSWER_ENTITIES_MAX: usize = 10_000;
+/// Neighbours of one answer.
+pub const ANSWER_NEIGHBORS_MAX: usize = 20_000;
+/// Edges of one node that a read looks at, per partition.
+pub const EDGES_MAX: usize = 1_000_000;
+/// Rows of one answer that compares members.
+pub const VERIFY_ROWS_MAX: u32 = 10_000;
+/// Bytes of one entity's block, whatever updates add to it.
+pub const ENTITY_BYTES_MAX: usize = 4 << 20;
+/// Clients whose outcomes one partition remembers.
+pub const CLIENTS_MAX: u64 = 1 << 20;
+/// Commands waiting to enter a node's driver.
+pub const COMMANDS_WAITING_MAX: usize = 16_384;
+/// Writes passed on to one node and not yet answered.
+pub const FORWARDS_WAITING_MAX: usize = 16_384;
+/// Bytes waiting to be sent to one node.
+pub const QUEUE_BYTES_MAX: usize = 32 << 20;
+/// Committed entries of one group that wait to be applied before its leader refuses more.
+pub const BACKLOG_MAX: u64 = 65_536;
+/// Consensus calls of the specification that wait for their answer.
+pub const CONSENSUS_CALLS_MAX: usize = 1024;
+/// Places of entities that a node remembers.
+pub const LOCATIONS_MAX: usize = 65_536;
+/// States that a node keeps for verification.
+pub const VIEWS_MAX: usize = 4096;
+/// Events a subscriber may be behind before it misses some.
+pub const EVENTS_MAX: usize = 4096;
 /// How long a node keeps the view that a verification asked for.
 pub const VERIFY_VIEW_LIFETIME: Duration = Duration::from_secs(60);

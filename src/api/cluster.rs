@@ -26,6 +26,7 @@ use crate::{
     error::{ClusterError, ErrorCode},
     graph::{Cid, Operation, OperationDetails},
     node::{
+        coordinator::Session,
         service::{Services, Serving, channels::Channels, convert, membership::split_address, reads::Terms},
         start::{self, NodeConfig, RunningNode},
         tls::Tls,
@@ -270,6 +271,25 @@ impl KotobaCluster {
     ) -> Result<Receipt, ClusterError> {
         let operation = convert::canonical(operation, details)?;
         self.shared.execute(operation, partition).await
+    }
+
+    /// The same as one request of a client that outlives this call: `(client_id, request_id)` names it for
+    /// ever. Repeating it, here or at another node, also after the application itself has crashed, takes
+    /// effect at most once and gives the first outcome, as long as the partition remembers it
+    /// ([`SESSION_OUTCOMES_MAX`](crate::limits::SESSION_OUTCOMES_MAX) requests of a client).
+    ///
+    /// # Errors
+    /// See [`ClusterError`]; also where the ids cannot name a request, or name another operation.
+    pub async fn execute_as(
+        &self,
+        client_id: &str,
+        request_id: u64,
+        operation: Operation,
+        details: OperationDetails,
+    ) -> Result<Receipt, ClusterError> {
+        let operation = convert::canonical(operation, details)?;
+        let session = Session { client_id: client_id.to_owned(), request_id, acked_below: 0 };
+        self.shared.execute_as(session, operation, None).await
     }
 
     /// Answers a query, linearizably.

@@ -145,6 +145,10 @@ pub struct QueryResult {
     pub entities: Vec<Entity>,
     /// The neighbours found.
     pub neighbors: Vec<Neighbor>,
+    /// Whether more was found than one answer holds
+    /// ([`ANSWER_ENTITIES_MAX`](crate::limits::ANSWER_ENTITIES_MAX),
+    /// [`ANSWER_BYTES_MAX`](crate::limits::ANSWER_BYTES_MAX)).
+    pub cut: bool,
 }
 
 impl QueryResult {

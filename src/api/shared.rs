@@ -20,13 +20,15 @@ use super::{
 use crate::{
     error::{ClusterError, ErrorCode},
     graph::GraphOperation,
-    node::service::{Services, Serving},
+    limits::EVENTS_MAX,
+    node::{
+        coordinator::{Session, Write},
+        service::{Services, Serving},
+    },
     placement::{PartitionId, manager::PartitionManager},
     raft::PeerId,
 };
 
-/// Events a subscriber may be behind before it misses some.
-const EVENTS_MAX: usize = 4096;
 /// How often the signs of life are looked at, at least.
 const OBSERVE_MAX: Duration = Duration::from_millis(250);
 
@@ -99,6 +101,20 @@ impl Shared {
         let serving = self.opened(&services).await?;
         let response = serving.coordinator.execute_own(operation, partition).await?;
         Receipt::of(response)
+    }
+
+    /// Carries out an operation under a name of the caller's.
+    pub(super) async fn execute_as(
+        &self,
+        session: Session,
+        operation: GraphOperation,
+        partition: Option<PartitionId>,
+    ) -> Result<Receipt, ClusterError> {
+        session.check()?;
+        let services = self.services()?;
+        let serving = self.opened(&services).await?;
+        let write = Write { session, operation, hint: partition };
+        Receipt::of(serving.coordinator.execute_write(write).await)
     }
 
     /// What the services work with, once the node is in its cluster.

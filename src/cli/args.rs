@@ -71,6 +71,17 @@ pub(super) struct ConnectArgs {
     pub(super) tls: TlsArgs,
 }
 
+/// Under which name a write is sent. Without these it gets a new one.
+#[derive(Clone, Debug, Default, Args)]
+pub(super) struct RequestArgs {
+    /// Repeats a write whose outcome is unknown: the client id of its error, with --request-id.
+    #[arg(long, value_name = "ID", requires = "request_id")]
+    pub(super) client_id: Option<String>,
+    /// The request id of its error, with --client-id.
+    #[arg(long, value_name = "N", requires = "client_id", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) request_id: Option<u64>,
+}
+
 /// How results are printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Output {
@@ -209,6 +220,8 @@ pub(super) struct CreateNodeArgs {
     #[arg(value_name = "K=V")]
     pub(super) properties: Vec<String>,
     #[command(flatten)]
+    pub(super) request: RequestArgs,
+    #[command(flatten)]
     pub(super) connect: ConnectArgs,
     #[command(flatten)]
     pub(super) output: OutputArgs,
@@ -227,6 +240,8 @@ pub(super) struct CreateEdgeArgs {
     /// `name=text` or `name:=JSON`.
     #[arg(value_name = "K=V")]
     pub(super) properties: Vec<String>,
+    #[command(flatten)]
+    pub(super) request: RequestArgs,
     #[command(flatten)]
     pub(super) connect: ConnectArgs,
     #[command(flatten)]
@@ -262,6 +277,8 @@ pub(super) struct UpdateArgs {
     #[arg(long, value_name = "N")]
     pub(super) partition: Option<u32>,
     #[command(flatten)]
+    pub(super) request: RequestArgs,
+    #[command(flatten)]
     pub(super) connect: ConnectArgs,
     #[command(flatten)]
     pub(super) output: OutputArgs,
@@ -274,6 +291,8 @@ pub(super) struct DeleteArgs {
     /// The partition it lives in, as its receipt said; saves a look-up.
     #[arg(long, value_name = "N")]
     pub(super) partition: Option<u32>,
+    #[command(flatten)]
+    pub(super) request: RequestArgs,
     #[command(flatten)]
     pub(super) connect: ConnectArgs,
     #[command(flatten)]

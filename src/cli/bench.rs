@@ -48,6 +48,10 @@ pub(super) async fn run(args: BenchArgs) -> Result<ExitCode, ClusterError> {
         }
     };
     print(&args, &figures)?;
+    if figures.latencies.is_empty() {
+        let what = format!("no operation was answered within {} s", args.seconds);
+        return Err(ClusterError::new(ErrorCode::Unavailable, what));
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -98,6 +102,14 @@ impl Figures {
         }
     }
 
+    /// An operation that had no answer when time was up: an error, if it had waited longer than any answer
+    /// should take.
+    fn note_unanswered(&mut self, waited: Duration) {
+        if waited >= TOO_LONG {
+            self.errors += 1;
+        }
+    }
+
     fn add(&mut self, other: &Self) {
         // The same precision and range everywhere: this cannot fail.
         let added = self.latencies.add(&other.latencies);
@@ -114,8 +126,13 @@ impl Figures {
     }
 }
 
+/// How long one write of a stream is tried.
+const STREAM_DEADLINE: Duration = Duration::from_secs(10);
 /// The longest latency told apart, in microseconds: ten minutes.
 const LATENCY_MICROS_MAX: u64 = 600_000_000;
+
+/// An operation that is under way this long when time is up counts as failed.
+const TOO_LONG: Duration = Duration::from_secs(1);
 
 /// Makes nodes that no other run and no other client makes.
 #[derive(Clone, Debug)]
@@ -191,8 +208,9 @@ where
                     break;
                 }
                 let sent = Instant::now();
-                // What is under way at the end is neither counted nor waited for.
+                // What is under way at the end is not waited for.
                 let Ok(outcome) = timeout_at(end, operation(session.clone(), number, at)).await else {
+                    figures.note_unanswered(sent.elapsed());
                     break;
                 };
                 figures.note(&outcome, sent.elapsed());
@@ -217,12 +235,19 @@ async fn put_stream(client: &Client, args: &BenchArgs, maker: &Maker) -> Result<
     let began = Instant::now();
     let end = began + Duration::from_secs(args.seconds);
     let on_completion = move |completion: Completion| {
-        if Instant::now() < end {
-            let mut figures = noted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut figures = noted.lock().unwrap_or_else(PoisonError::into_inner);
+        let late = Instant::now().saturating_duration_since(end);
+        if late.is_zero() {
             figures.note(&completion.outcome, completion.elapsed);
+        } else {
+            figures.note_unanswered(completion.elapsed.saturating_sub(late));
         }
     };
-    let options = PipelineOptions { in_flight: args.clients as usize, ..PipelineOptions::default() };
+    let options = PipelineOptions {
+        in_flight: args.clients as usize,
+        deadline: STREAM_DEADLINE,
+        ..PipelineOptions::default()
+    };
     let mut pipeline = Pipeline::start(&session, options, on_completion);
     for number in 1.. {
         let (operation, partition) = maker.create(session.client_id(), 0, number)?;
@@ -262,12 +287,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_hangs_at_the_end_is_an_error() {
+        let mut figures = Figures::new().unwrap();
+        figures.note_unanswered(TOO_LONG);
+        assert_eq!((figures.errors, figures.latencies.len()), (1, 0));
+    }
+
+    #[test]
     fn figures_of_all_clients_add_up() {
         let (mut total, mut one) = (Figures::new().unwrap(), Figures::new().unwrap());
         for milliseconds in 1..=100 {
             one.note(&Ok(()), Duration::from_millis(milliseconds));
         }
         one.note::<()>(&Err(ClusterError::NoLeader), Duration::ZERO);
+        one.note_unanswered(Duration::from_millis(999));
         total.add(&one);
         total.add(&one);
         total.elapsed = Duration::from_secs(4);

@@ -2,7 +2,7 @@
 
 use std::{env, path::PathBuf, time::Duration};
 
-use super::args::{ConnectArgs, TlsArgs};
+use super::args::{ConnectArgs, RequestArgs, TlsArgs};
 use crate::{
     api::config::TlsConfig,
     client::{Client, ClientOptions},
@@ -17,6 +17,15 @@ pub(super) const DEFAULT_ADDRESS: &str = "127.0.0.1:8080";
 /// A client for one command.
 pub(super) async fn connect(args: ConnectArgs) -> Result<Client, ClusterError> {
     connect_with(args, ClientOptions::default()).await
+}
+
+/// A client for one write, under the name of the request that it repeats, where it does.
+pub(super) async fn connect_to_write(
+    args: ConnectArgs,
+    request: &RequestArgs,
+) -> Result<Client, ClusterError> {
+    let options = ClientOptions { client_id: request.client_id.clone(), ..ClientOptions::default() };
+    connect_with(args, options).await
 }
 
 /// A client that does not wait long: for commands that tell how the cluster is.

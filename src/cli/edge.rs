@@ -23,14 +23,21 @@ pub(super) async fn run(command: EdgeCommand) -> Result<ExitCode, ClusterError> 
                 properties: properties::to_wire(properties::parse(&args.properties)?),
                 label: args.label,
             };
-            entity::write(args.connect, args.output.output, Operation::CreateEdge(create), None).await
+            entity::write(
+                (args.connect, args.request),
+                args.output.output,
+                Operation::CreateEdge(create),
+                None,
+            )
+            .await
         }
         EdgeCommand::Get(args) => entity::get(args, Kind::Edge).await,
         EdgeCommand::Update(args) => {
             let Update { cid, set, unset } = Update::read(&args)?;
             let update = v1::UpdateEdge { cid, properties: properties::to_wire(set), unset };
             let at = partition(args.partition);
-            entity::write(args.connect, args.output.output, Operation::UpdateEdge(update), at).await
+            entity::write((args.connect, args.request), args.output.output, Operation::UpdateEdge(update), at)
+                .await
         }
         EdgeCommand::Delete(args) => {
             entity::delete(args, |cid| Operation::DeleteEdge(v1::DeleteEdge { cid })).await

@@ -5,27 +5,31 @@ use std::process::ExitCode;
 use serde_json::{Value as Json, json};
 
 use super::{
-    args::{ConnectArgs, DeleteArgs, GetArgs, Output, UpdateArgs},
-    connect::{cid, connect, partition},
+    args::{ConnectArgs, DeleteArgs, GetArgs, Output, RequestArgs, UpdateArgs},
+    connect::{cid, connect, connect_to_write, partition},
     output::{self, columns, row},
     properties,
 };
 use crate::{
-    client::{ReadFrom, Receipt, v1},
+    client::{Client, ReadFrom, Receipt, v1},
     error::{ClusterError, ErrorCode},
-    graph::Kind,
+    graph::{Block, Kind},
     placement::PartitionId,
 };
 
 /// Carries out one write and prints its receipt.
 pub(super) async fn write(
-    args: ConnectArgs,
+    (connect, request): (ConnectArgs, RequestArgs),
     output: Output,
     operation: v1::operation::Kind,
     partition: Option<PartitionId>,
 ) -> Result<ExitCode, ClusterError> {
-    let client = connect(args).await?;
-    let receipt = client.execute(v1::Operation { kind: Some(operation) }, partition).await?;
+    let client = connect_to_write(connect, &request).await?;
+    let operation = v1::Operation { kind: Some(operation) };
+    let receipt = match request.request_id {
+        Some(request_id) => client.execute_as(request_id, operation, partition).await?,
+        None => client.execute(operation, partition).await?,
+    };
     output::print(output, &receipt_json(&receipt), || receipt.cid.clone())?;
     Ok(ExitCode::SUCCESS)
 }
@@ -43,7 +47,9 @@ pub(super) async fn get(args: GetArgs, kind: Kind) -> Result<ExitCode, ClusterEr
     let text = cid(&args.cid)?.to_string();
     let from = read_from(&args);
     let client = connect(args.connect).await?;
-    let entity = client.entity(&text, from).await?.ok_or_else(|| not_found(kind, &text))?;
+    let Some(entity) = client.entity(&text, from).await? else {
+        return Err(missing(&client, kind, &text, from).await);
+    };
     if entity.kind != kind.name() {
         let what = format!("{text} is no {kind} but has the kind {}", entity.kind);
         return Err(ClusterError::new(ErrorCode::WrongKind, what));
@@ -135,12 +141,31 @@ pub(super) async fn delete(
     operation: impl FnOnce(String) -> v1::operation::Kind,
 ) -> Result<ExitCode, ClusterError> {
     let text = cid(&args.cid)?.to_string();
-    write(args.connect, args.output.output, operation(text), partition(args.partition)).await
+    let to = (args.connect, args.request);
+    write(to, args.output.output, operation(text), partition(args.partition)).await
 }
 
 fn read_from(args: &GetArgs) -> ReadFrom {
     let freshness = ReadFrom::with(args.consistency.consistency.into());
     ReadFrom { partition: partition(args.partition), ..freshness }
+}
+
+/// Why there is no such entity: perhaps the CID is that of one of its versions.
+async fn missing(client: &Client, kind: Kind, cid: &str, from: ReadFrom) -> ClusterError {
+    let block = match client.block(cid, from).await {
+        Ok(block) => block.and_then(|block| Block::decode(&block).ok()),
+        Err(error) => return error,
+    };
+    match block {
+        Some(Block::Version(version)) => {
+            let what = format!(
+                "{cid} is a version of {identity}: its content is at `block get {cid}` and in the history of {identity}",
+                identity = version.identity
+            );
+            ClusterError::NotFound(what)
+        }
+        Some(Block::Node(_) | Block::Edge(_)) | None => not_found(kind, cid),
+    }
 }
 
 pub(super) fn not_found(kind: impl std::fmt::Display, cid: &str) -> ClusterError {

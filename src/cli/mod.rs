@@ -45,7 +45,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match outcome {
         Ok(code) => code,
         Err(error) => {
-            output::talk(&error.report());
+            output::talk(&output::visible(&error.report()));
             ExitCode::from(error.code().exit_status().number())
         }
     }
@@ -80,7 +80,11 @@ fn refuse_arguments(error: &clap::Error) -> ExitCode {
     ) {
         // Nobody is left to tell where the terminal is gone.
         let _ = error.print();
-        return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        if !error.use_stderr() {
+            return ExitCode::SUCCESS;
+        }
+        output::talk(&ClusterError::new(ErrorCode::Usage, "a command is missing").report());
+        return ExitCode::from(2);
     }
     output::talk(&usage_error(error).report());
     ExitCode::from(2)

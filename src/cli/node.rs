@@ -11,7 +11,7 @@ use super::{
 use crate::{
     client::v1::{self, operation::Kind as Operation},
     error::{ClusterError, ErrorCode},
-    graph::Kind,
+    graph::{Cid, Kind},
 };
 
 pub(super) async fn run(command: NodeCommand) -> Result<ExitCode, ClusterError> {
@@ -20,16 +20,27 @@ pub(super) async fn run(command: NodeCommand) -> Result<ExitCode, ClusterError> 
             if args.key.as_deref() == Some("") {
                 return Err(ClusterError::new(ErrorCode::Usage, "the key is empty"));
             }
+            if let Some(key) = args.key.as_deref().filter(|key| key.parse::<Cid>().is_ok()) {
+                let what = format!("the key {key:?} is a CID: an export could not tell the two nodes apart");
+                return Err(ClusterError::new(ErrorCode::Usage, what));
+            }
             let properties = properties::to_wire(properties::parse(&args.properties)?);
             let create = v1::CreateNode { properties, key: args.key.unwrap_or_default() };
-            entity::write(args.connect, args.output.output, Operation::CreateNode(create), None).await
+            entity::write(
+                (args.connect, args.request),
+                args.output.output,
+                Operation::CreateNode(create),
+                None,
+            )
+            .await
         }
         NodeCommand::Get(args) => entity::get(args, Kind::Node).await,
         NodeCommand::Update(args) => {
             let Update { cid, set, unset } = Update::read(&args)?;
             let update = v1::UpdateNode { cid, properties: properties::to_wire(set), unset };
             let at = partition(args.partition);
-            entity::write(args.connect, args.output.output, Operation::UpdateNode(update), at).await
+            entity::write((args.connect, args.request), args.output.output, Operation::UpdateNode(update), at)
+                .await
         }
         NodeCommand::Delete(args) => {
             entity::delete(args, |cid| Operation::DeleteNode(v1::DeleteNode { cid })).await

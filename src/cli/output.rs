@@ -42,23 +42,44 @@ pub(super) fn print(output: Output, json: &Json, table: impl FnOnce() -> String)
     }
 }
 
-/// Columns as wide as their widest cell, two blanks apart.
+/// Columns as wide as their widest cell, two blanks apart; the last one is as wide as it happens to be.
+/// Control characters are shown by their escapes: what a graph holds must not steer the terminal.
 pub(super) fn columns(rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<String>> =
+        rows.iter().map(|row| row.iter().map(|cell| visible(cell)).collect()).collect();
     let mut widths = Vec::new();
-    for row in rows {
+    for row in &rows {
         widths.resize(widths.len().max(row.len()), 0);
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
     }
     let mut text = String::new();
-    for row in rows {
-        let padded: Vec<String> =
-            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        text.push_str(padded.join("  ").trim_end());
+    for row in &rows {
+        let mut line = String::new();
+        let mut gap = 0;
+        for (width, cell) in widths.iter().zip(row) {
+            line.extend(std::iter::repeat_n(' ', gap));
+            line.push_str(cell);
+            gap = width - cell.chars().count() + 2;
+        }
+        text.push_str(line.trim_end());
         text.push('\n');
     }
     text
+}
+
+/// The text with its control characters as escapes.
+pub(super) fn visible(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() {
+            shown.extend(character.escape_default());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
 }
 
 /// A row from anything that prints.
@@ -75,5 +96,19 @@ mod tests {
     fn columns_line_up_by_characters() {
         let rows = [row!["id", "name"], row![7, "é"], row![123, ""]];
         assert_eq!(columns(&rows), "id   name\n7    é\n123\n");
+    }
+
+    #[test]
+    fn a_cell_may_be_of_any_length() {
+        let long = "x".repeat(70_000);
+        let rows = [row!["a", long], row![long, "b"]];
+        let text = columns(&rows);
+        assert_eq!(text.lines().next(), Some(format!("a{}{long}", " ".repeat(70_001)).as_str()));
+        assert!(text.ends_with("x  b\n"));
+    }
+
+    #[test]
+    fn what_is_stored_does_not_steer_the_terminal() {
+        assert_eq!(columns(&[row!["\u{1b}[31mred\r\n", "é\u{9b}"]]), "\\u{1b}[31mred\\r\\n  é\\u{9b}\n");
     }
 }

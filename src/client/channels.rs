@@ -2,13 +2,18 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs, io,
     path::Path,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
 
 use kotoba_db_cluster_proto::v1::cluster_service_client::ClusterServiceClient;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use crate::{
@@ -19,6 +24,8 @@ use crate::{
 
 /// A connection that shows no sign of life is asked for one this often, and given up after the same time.
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
+/// The first byte of a TLS record that says what is wrong.
+const TLS_ALERT: u8 = 21;
 const WINDOW_BYTES: u32 = 4 << 20;
 
 /// The generated client over a shared connection.
@@ -55,6 +62,16 @@ impl Channels {
             .max_encoding_message_size(GRPC_MESSAGE_BYTES_MAX))
     }
 
+    /// Why a node that is there closes every connection at once, where TLS is the likely reason.
+    pub(super) async fn why_closed(&self, address: &str) -> Option<&'static str> {
+        if self.tls.is_some() {
+            return Some("closes secure connections at once: it may not accept this side's certificate");
+        }
+        let answer = timeout(self.connect_timeout, first_byte(address)).await;
+        let speaks_tls = matches!(answer, Ok(Ok(TLS_ALERT)));
+        speaks_tls.then_some("speaks TLS, and this client was given no certificate")
+    }
+
     fn endpoint(&self, address: &str) -> Result<Endpoint, ClusterError> {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         let endpoint = Endpoint::from_shared(format!("{scheme}://{address}"))
@@ -68,11 +85,19 @@ impl Channels {
             .initial_connection_window_size(WINDOW_BYTES);
         match &self.tls {
             None => Ok(endpoint),
-            Some(tls) => endpoint
-                .tls_config(tls.clone())
-                .map_err(|error| ClusterError::new(ErrorCode::Tls, format!("TLS for {address}: {error}"))),
+            Some(tls) => endpoint.tls_config(tls.clone()).map_err(|error| {
+                let what = format!("TLS for {address}: {}", super::failure::deepest(&error));
+                ClusterError::new(ErrorCode::Tls, what)
+            }),
         }
     }
+}
+
+/// What a node answers to plain HTTP/2.
+async fn first_byte(address: &str) -> io::Result<u8> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await?;
+    stream.read_u8().await
 }
 
 fn not_an_address(address: &str) -> ClusterError {

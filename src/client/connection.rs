@@ -13,13 +13,13 @@ use tonic::Status;
 use super::{
     backoff::Backoff,
     channels::{Channels, Service, check_address},
-    failure::{self, Trace},
+    failure::{self, Reach, RequestName, Trace},
     options::ClientOptions,
     routes::Routes,
     session::{RequestIds, random_client_id},
 };
 use crate::{
-    error::{ClusterError, ErrorCode},
+    error::{ClusterError, Effect, ErrorCode},
     limits::CLIENT_ID_BYTES_MAX,
     node::service::convert,
     placement::PartitionId,
@@ -170,7 +170,38 @@ impl Client {
     ) -> Result<Receipt, ClusterError> {
         convert::check_depth(&operation)?;
         let request_id = lock(&self.session.ids).begin();
-        let ended = EndOnDrop { ids: &self.session.ids, request_id };
+        let under_way = UnderWay { ids: &self.session.ids, request_id, abandoned: Abandoned::End };
+        self.execute_under_way(under_way, operation, partition).await
+    }
+
+    /// Carries out one write under a request id of the caller's own, above 0. To repeat a request whose
+    /// outcome is unknown, give its id and the same operation, in a session of the same client id: it takes
+    /// effect at most once, and what comes back is the first outcome. The session tells the cluster that a
+    /// request is done with only when its outcome is known.
+    ///
+    /// # Errors
+    /// As of [`Client::execute`]; an id that was used for another operation.
+    pub async fn execute_as(
+        &self,
+        request_id: u64,
+        operation: v1::Operation,
+        partition: Option<PartitionId>,
+    ) -> Result<Receipt, ClusterError> {
+        if request_id == 0 {
+            return Err(ClusterError::new(ErrorCode::MalformedValue, "request ids begin at 1"));
+        }
+        lock(&self.session.ids).begin_as(request_id);
+        let under_way = UnderWay { ids: &self.session.ids, request_id, abandoned: Abandoned::Keep };
+        self.execute_under_way(under_way, operation, partition).await
+    }
+
+    async fn execute_under_way(
+        &self,
+        mut under_way: UnderWay<'_>,
+        operation: v1::Operation,
+        partition: Option<PartitionId>,
+    ) -> Result<Receipt, ClusterError> {
+        let request_id = under_way.request_id;
         let request = v1::ClientRequest {
             client_id: self.session.client_id.clone(),
             request_id,
@@ -179,7 +210,8 @@ impl Client {
             ..Default::default()
         };
         let outcome = self.repeat_until_answered(request, partition).await;
-        drop(ended);
+        let unknown = outcome.as_ref().is_err_and(|error| error.code().effect() == Effect::Unknown);
+        under_way.abandoned = if unknown { Abandoned::Keep } else { Abandoned::End };
         outcome
     }
 
@@ -202,8 +234,10 @@ impl Client {
                 settled => return settled,
             }
             let pause = backoff.next();
-            if began.elapsed() + pause >= self.shared.options.deadline {
-                return Err(trace.give_up(began.elapsed()));
+            let too_late = began.elapsed() + pause >= self.shared.options.deadline;
+            if too_late || trace.is_hopeless(self.routes().addresses().len()) {
+                let request = RequestName { client_id: &request.client_id, request_id: request.request_id };
+                return Err(trace.give_up(began.elapsed(), &request));
             }
             sleep(pause).await;
         }
@@ -218,7 +252,7 @@ impl Client {
         let call = service.execute_operation(request);
         let response = match timeout(self.shared.options.attempt_timeout, call).await {
             Err(_) => return Err(no_answer(address, ErrorCode::UnknownOutcome)),
-            Ok(Err(status)) => return Err(failure::from_status(&status, address)),
+            Ok(Err(status)) => return Err(self.failed(&status, address).await),
             Ok(Ok(response)) => response.into_inner(),
         };
         if response.success || !response.leader_address.is_empty() {
@@ -238,17 +272,18 @@ impl Client {
         F: Future<Output = Result<tonic::Response<T>, Status>>,
     {
         let began = Instant::now();
-        let mut backoff = Backoff::default();
+        let (mut trace, mut backoff) = (Trace::default(), Backoff::default());
         loop {
             let address = self.target(partition);
-            let failed = match self.ask_node(&address, &call).await {
-                Err(error) if failure::is_retryable(&error) => error,
+            match self.ask_node(&address, &call).await {
+                Err(error) if failure::is_retryable(&error) => trace.note(error),
                 settled => return settled,
-            };
+            }
             self.avoid(&address);
             let pause = backoff.next();
-            if began.elapsed() + pause >= self.shared.options.deadline {
-                return Err(failure::unanswered_read(Some(failed), began.elapsed()));
+            let too_late = began.elapsed() + pause >= self.shared.options.deadline;
+            if too_late || trace.is_hopeless(self.routes().addresses().len()) {
+                return Err(failure::unanswered_read(trace.into_last(), began.elapsed()));
             }
             sleep(pause).await;
         }
@@ -263,9 +298,21 @@ impl Client {
         let service = self.shared.channels.service(address)?;
         match timeout(self.shared.options.attempt_timeout, call(service)).await {
             Err(_) => Err(no_answer(address, ErrorCode::Unavailable)),
-            Ok(Err(status)) => Err(failure::from_status(&status, address)),
+            Ok(Err(status)) => Err(self.failed(&status, address).await),
             Ok(Ok(response)) => Ok(response.into_inner()),
         }
+    }
+
+    /// The error behind a failed call. A connection that ended before it took the request may have ended
+    /// for want of TLS, which the call itself does not tell.
+    async fn failed(&self, status: &Status, address: &str) -> ClusterError {
+        let error = failure::from_status(status, address);
+        if failure::how_far(status) == Reach::ClosedBeforeSending
+            && let Some(reason) = self.shared.channels.why_closed(address).await
+        {
+            return ClusterError::new(ErrorCode::Tls, format!("node {address} {reason}"));
+        }
+        error
     }
 
     /// How many partitions the cluster has. Waits for a node that knows.
@@ -343,14 +390,28 @@ fn no_answer(address: &str, code: ErrorCode) -> ClusterError {
     ClusterError::new(code, format!("node {address} did not answer in time"))
 }
 
-/// Ends a request id also where the caller drops the call half way.
-struct EndOnDrop<'a> {
-    ids: &'a Mutex<RequestIds>,
-    request_id: u64,
+/// What becomes of a request id whose call ends.
+#[derive(Clone, Copy, Debug)]
+enum Abandoned {
+    /// Nobody will send it again.
+    End,
+    /// Its outcome is not known, and may be asked for again.
+    Keep,
 }
 
-impl Drop for EndOnDrop<'_> {
+/// Settles a request id, also where the caller drops the call half way.
+struct UnderWay<'a> {
+    ids: &'a Mutex<RequestIds>,
+    request_id: u64,
+    abandoned: Abandoned,
+}
+
+impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        lock(self.ids).end(self.request_id);
+        let mut ids = lock(self.ids);
+        match self.abandoned {
+            Abandoned::End => ids.end(self.request_id),
+            Abandoned::Keep => ids.give_up(self.request_id),
+        }
     }
 }

@@ -3,7 +3,11 @@
 use kotoba_db_cluster_proto::v1;
 
 use super::{channels::Service, connection::Client};
-use crate::{error::ClusterError, node::service::convert, placement::PartitionId};
+use crate::{
+    error::{ClusterError, ErrorCode},
+    node::service::convert,
+    placement::PartitionId,
+};
 
 /// How fresh a read must be, and where the entity lives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,7 +72,9 @@ impl Client {
         Ok(answer.found.then_some(answer.block))
     }
 
-    /// The edges of a node and the nodes at their other ends. An empty label means any.
+    /// The edges of a node and the nodes at their other ends, in order of the edges' CIDs. An empty label
+    /// means any. Many come in several answers, each as fresh as asked for: what changes in between may be
+    /// seen or not.
     ///
     /// # Errors
     /// A malformed CID, no such node, or no answer within the deadline.
@@ -79,13 +85,22 @@ impl Client {
         label: &str,
         from: ReadFrom,
     ) -> Result<Vec<v1::Neighbor>, ClusterError> {
-        let request = v1::NeighborsRequest {
+        let mut request = v1::NeighborsRequest {
             cid: cid.into(),
             direction: direction.into(),
             label: label.into(),
             options: from.options(),
+            ..v1::NeighborsRequest::default()
         };
-        Ok(self.ask(from.route(), call!(neighbors, request)).await?.neighbors)
+        let mut neighbors = Vec::new();
+        loop {
+            let answer = self.ask(from.route(), call!(neighbors, request)).await?;
+            neighbors.extend(answer.neighbors);
+            if answer.resume.is_empty() || answer.resume == request.resume {
+                return Ok(neighbors);
+            }
+            request.resume = answer.resume;
+        }
     }
 
     /// All versions of an entity, oldest first; `None` where there is none of this CID.
@@ -93,12 +108,24 @@ impl Client {
     /// # Errors
     /// A malformed CID, or no answer within the deadline.
     pub async fn history(&self, cid: &str, from: ReadFrom) -> Result<Option<Vec<v1::Version>>, ClusterError> {
-        let request = v1::HistoryRequest { cid: cid.into(), options: from.options() };
-        let answer = self.ask(from.route(), call!(history, request)).await?;
-        Ok(answer.found.then_some(answer.versions))
+        let mut request =
+            v1::HistoryRequest { cid: cid.into(), options: from.options(), ..v1::HistoryRequest::default() };
+        let mut versions = Vec::new();
+        loop {
+            let answer = self.ask(from.route(), call!(history, request)).await?;
+            if !answer.found {
+                return Ok(None);
+            }
+            let last = answer.versions.is_empty();
+            versions.extend(answer.versions);
+            request.skip = versions.len() as u64;
+            if last || request.skip >= answer.total {
+                return Ok(Some(versions));
+            }
+        }
     }
 
-    /// What a query finds.
+    /// What a query finds; `cut` in the answer says that there is more than one answer holds.
     ///
     /// # Errors
     /// A malformed query, or no answer within the deadline.
@@ -146,6 +173,9 @@ impl Client {
                 Ok(status) => return Ok(status),
                 Err(error) => last = Some(error),
             }
+        }
+        if let Some(error) = last.as_ref().filter(|error| error.code() == ErrorCode::Tls) {
+            return Err(error.clone());
         }
         let what = last.map_or_else(String::new, |error| error.what());
         Err(ClusterError::Unavailable(format!("no node answers: {what}")))

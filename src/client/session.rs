@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use crate::error::{ClusterError, ErrorCode};
+use crate::{
+    error::{ClusterError, ErrorCode},
+    limits::SESSION_OUTCOMES_MAX,
+};
 
 /// A random session name of 128 bits.
 #[expect(clippy::disallowed_methods, reason = "a session's name must differ from every other's")]
@@ -19,11 +22,15 @@ pub(super) fn random_client_id() -> Result<String, ClusterError> {
 pub(super) struct RequestIds {
     next: u64,
     unanswered: BTreeSet<u64>,
+    /// Those of `unanswered` that were given up: their outcomes are unknown and may be asked for again.
+    unknown: BTreeSet<u64>,
+    /// Nothing from here on is called answered: ids were skipped, and this session does not know why.
+    skipped: Option<u64>,
 }
 
 impl Default for RequestIds {
     fn default() -> Self {
-        Self { next: 1, unanswered: BTreeSet::new() }
+        Self { next: 1, unanswered: BTreeSet::new(), unknown: BTreeSet::new(), skipped: None }
     }
 }
 
@@ -36,14 +43,37 @@ impl RequestIds {
         id
     }
 
-    /// The id was answered, or is given up and will not be sent again.
+    /// The caller's own id, used before or not.
+    pub(super) fn begin_as(&mut self, id: u64) {
+        if id > self.next {
+            self.skipped.get_or_insert(self.next);
+        }
+        self.next = self.next.max(id.saturating_add(1));
+        self.unknown.remove(&id);
+        self.unanswered.insert(id);
+    }
+
+    /// The id was answered, or will not be sent again.
     pub(super) fn end(&mut self, id: u64) {
         self.unanswered.remove(&id);
+        self.unknown.remove(&id);
+    }
+
+    /// The id was given up unanswered, and may be sent again. As many are kept as a partition keeps
+    /// outcomes; the oldest beyond that is forgotten there, too.
+    pub(super) fn give_up(&mut self, id: u64) {
+        self.unknown.insert(id);
+        if self.unknown.len() > SESSION_OUTCOMES_MAX
+            && let Some(oldest) = self.unknown.pop_first()
+        {
+            self.unanswered.remove(&oldest);
+        }
     }
 
     /// Every id below this one is done with, so that partitions may forget their outcomes.
     pub(super) fn acked_below(&self) -> u64 {
-        self.unanswered.first().copied().unwrap_or(self.next)
+        let floor = self.unanswered.first().copied().unwrap_or(self.next);
+        self.skipped.map_or(floor, |skipped| floor.min(skipped))
     }
 }
 
@@ -63,6 +93,34 @@ mod tests {
         assert_eq!(ids.acked_below(), 3);
         ids.end(c);
         assert_eq!(ids.acked_below(), 4);
+    }
+
+    #[test]
+    fn what_was_given_up_is_not_called_answered_until_it_is() {
+        let mut ids = RequestIds::default();
+        let (a, b) = (ids.begin(), ids.begin());
+        ids.give_up(a);
+        ids.end(b);
+        assert_eq!(ids.acked_below(), 1);
+        ids.begin_as(a);
+        ids.end(a);
+        assert_eq!(ids.acked_below(), 3);
+        for _ in 0..=SESSION_OUTCOMES_MAX {
+            let id = ids.begin();
+            ids.give_up(id);
+        }
+        assert_eq!(ids.acked_below(), 4, "the oldest of too many is let go");
+    }
+
+    #[test]
+    fn ids_that_were_skipped_are_never_called_answered() {
+        let mut ids = RequestIds::default();
+        ids.begin_as(7);
+        assert_eq!(ids.acked_below(), 1);
+        ids.end(7);
+        assert_eq!((ids.acked_below(), ids.begin()), (1, 8));
+        ids.begin_as(u64::MAX);
+        assert_eq!(ids.acked_below(), 1);
     }
 
     #[test]

@@ -162,7 +162,7 @@ codes! {
         "a request id was used twice", next "give every operation an id of its own";
     /// The request was taken, its outcome is not known.
     UnknownOutcome = 13, Unavailable, DeadlineExceeded, Unknown, Same,
-        "unknown outcome", next "repeat it with the same client and request id: you get the first outcome";
+        "unknown outcome", next "repeat it with the same client and request id (an import: with the same command): you get the first outcome";
     /// Another node leads.
     NotLeader = 14, Unavailable, Unavailable, Nothing, Same,
         "not the leader", next "ask the leader, or any node: it passes the request on";

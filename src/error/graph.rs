@@ -60,6 +60,7 @@ impl From<JsonError> for ClusterError {
             JsonError::Link(_) => ErrorCode::MalformedCid,
             JsonError::Value(value) => code_of_value(value),
             JsonError::Syntax(_)
+            | JsonError::Duplicate(_)
             | JsonError::NotAnObject
             | JsonError::IntegerRange(_)
             | JsonError::FloatRange(_)

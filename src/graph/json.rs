@@ -9,9 +9,13 @@
     reason = "the specification gives properties as a HashMap; they are sorted at once"
 )]
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+};
 
 use data_encoding::BASE64_NOPAD;
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value as Json, json};
 
 use crate::{
@@ -26,6 +30,9 @@ pub enum JsonError {
     /// Not JSON at all.
     #[error("not JSON: {0}")]
     Syntax(String),
+    /// An object names a member twice: which one was meant is not known.
+    #[error("the member {0:?} is given twice in one object")]
+    Duplicate(String),
     /// Properties must be a JSON object.
     #[error("properties are a JSON object")]
     NotAnObject,
@@ -56,9 +63,86 @@ pub enum JsonError {
 /// Where the text is not JSON, or names an integer outside the 64-bit range.
 pub fn parse_document(text: &str) -> Result<Json, JsonError> {
     // serde_json bounds the nesting that it reads by 128 itself.
-    let json = serde_json::from_str(text).map_err(|error| syntax(&error))?;
+    let mut duplicate = None;
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let read = Unique { duplicate: &mut duplicate }.deserialize(&mut reader);
+    let json = read.and_then(|json| reader.end().map(|()| json));
+    if let Some(name) = duplicate {
+        return Err(JsonError::Duplicate(name));
+    }
+    let json = json.map_err(|error| syntax(&error))?;
     check_integers(text)?;
     Ok(json)
+}
+
+/// Reads JSON whose objects name each member once; the first one that is named twice ends the reading.
+struct Unique<'a> {
+    duplicate: &'a mut Option<String>,
+}
+
+impl<'de> DeserializeSeed<'de> for Unique<'_> {
+    type Value = Json;
+
+    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<Json, D::Error> {
+        reader.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Unique<'_> {
+    type Value = Json;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Json, E> {
+        Ok(Json::Null)
+    }
+
+    fn visit_bool<E>(self, truth: bool) -> Result<Json, E> {
+        Ok(Json::Bool(truth))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Json, E> {
+        Ok(number.into())
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Json, E> {
+        Ok(number.into())
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Json, E> {
+        Ok(number.into())
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Json, E> {
+        Ok(text.into())
+    }
+
+    fn visit_string<E>(self, text: String) -> Result<Json, E> {
+        Ok(text.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Json, A::Error> {
+        let mut array = Vec::new();
+        while let Some(item) = items.next_element_seed(Unique { duplicate: &mut *self.duplicate })? {
+            array.push(item);
+        }
+        Ok(Json::Array(array))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Json, A::Error> {
+        let mut object = Map::new();
+        while let Some(name) = members.next_key::<String>()? {
+            if object.contains_key(&name) {
+                *self.duplicate = Some(name);
+                return Err(A::Error::custom("a member is given twice"));
+            }
+            let value = members.next_value_seed(Unique { duplicate: &mut *self.duplicate })?;
+            object.insert(name, value);
+        }
+        Ok(Json::Object(object))
+    }
 }
 
 /// Reads one value from text.
@@ -236,6 +320,14 @@ mod tests {
         assert_eq!(parse(r#"{"/":1}"#), Err(JsonError::Reserved));
         assert_eq!(parse(r#"{"/":"zzz"}"#), Err(JsonError::Link(CidError::NotBase32)));
         assert!(matches!(parse("{"), Err(JsonError::Syntax(_))));
+    }
+
+    #[test]
+    fn a_member_that_is_given_twice_is_refused_at_any_depth() {
+        for text in [r#"{"x":1,"x":2}"#, r#"[{"a":{"x":1,"y":2,"\u0078":1}}]"#] {
+            assert_eq!(parse(text), Err(JsonError::Duplicate("x".to_owned())), "{text}");
+        }
+        assert!(parse(r#"{"x":{"x":1},"y":[{"x":1},{"x":2}]}"#).is_ok());
     }
 
     #[test]

@@ -24,8 +24,7 @@ use crate::{
     storage::graph_store::{Batch, GraphStore, ReadView, StoreError},
 };
 
-/// Bytes of one version of an entity: an operation is smaller, but updates add up.
-pub const ENTITY_BYTES_MAX: usize = 4 << 20;
+pub use crate::limits::ENTITY_BYTES_MAX;
 
 /// What an applied entry did.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -35,8 +35,7 @@ use crate::{
 
 /// Log entries of the partition without a request after which a client's outcomes are forgotten.
 pub const IDLE_ENTRIES: u64 = 1 << 20;
-/// Clients a partition remembers, stubs included. A new client beyond it is refused.
-pub const CLIENTS_MAX: u64 = 1 << 20;
+pub use crate::limits::CLIENTS_MAX;
 /// A sweep comes every so many entries, looks at so many sessions …
 const SWEEP_SESSIONS: u64 = 32;
 /// … and forgets at most so many outcomes.

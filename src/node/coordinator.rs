@@ -16,7 +16,9 @@ mod session;
 
 use std::{sync::Arc, time::Duration};
 
-use kotoba_db_cluster_proto::v1::{ClientRequest, ClientResponse, LookupRequest, ReadOptions};
+use kotoba_db_cluster_proto::v1::{
+    ClientRequest, ClientResponse, LookupRequest, ReadOptions, operation::Kind,
+};
 use tokio::task::JoinSet;
 
 pub(crate) use barrier::Barriers;
@@ -24,7 +26,7 @@ pub(crate) use forwarded::ForwardedWrites;
 pub(crate) use locations::Locations;
 pub(crate) use outcome::of_request;
 pub(crate) use pipeline::Pipeline;
-pub(crate) use prepare::Write;
+pub(crate) use prepare::{Session, Write};
 pub(crate) use routing::{Route, Routing};
 pub(crate) use session::OwnSession;
 
@@ -81,8 +83,25 @@ impl Coordinator {
     /// Carries out one write and waits for its outcome.
     pub(crate) async fn execute(self: &Arc<Self>, request: ClientRequest) -> ClientResponse {
         let mut pipeline = Pipeline::new(Arc::clone(self));
+        let node = node_changed_by(&request);
         pipeline.submit(request);
-        pipeline.next().await
+        let mut response = pipeline.next().await;
+        if let Some(cid) = node.filter(|_| response.error_code == ErrorCode::NotFound.to_string()) {
+            self.tell_kind(cid, &mut response).await;
+        }
+        response
+    }
+
+    /// What was looked for where nodes of this CID are may be an edge, which is elsewhere: then the answer
+    /// says that instead. Where nobody can tell, "not found" stays the answer.
+    async fn tell_kind(self: &Arc<Self>, cid: Cid, response: &mut ClientResponse) {
+        if let Ok(Some(partition)) = self.locate(cid).await {
+            let what = format!("{cid} is no node: partition {} has it as an edge or a version", partition.0);
+            let error = ClusterError::new(ErrorCode::WrongKind, what);
+            response.error_code = error.code().to_string();
+            response.error_message = error.to_string();
+            response.partition = partition.0;
+        }
     }
 
     /// Carries out one operation under a session of this node's own.
@@ -92,10 +111,14 @@ impl Coordinator {
         hint: Option<PartitionId>,
     ) -> Result<ClientResponse, ClusterError> {
         let turn = self.own_session.turn().await?;
-        let prepared = self.prepare_write(Write { session: turn.session(), operation, hint });
+        Ok(self.execute_write(Write { session: turn.session(), operation, hint }).await)
+    }
+
+    /// Carries out one well-formed write.
+    pub(crate) async fn execute_write(self: &Arc<Self>, write: Write) -> ClientResponse {
         let mut pipeline = Pipeline::new(Arc::clone(self));
-        pipeline.admit(prepared);
-        Ok(pipeline.next().await)
+        pipeline.admit(self.prepare_write(write));
+        pipeline.next().await
     }
 
     /// Adds to an answer what helps the client to route the next request.
@@ -260,6 +283,16 @@ fn not_everywhere(cid: &Cid, partition: PartitionId, error: &ClusterError) -> Cl
     let what = format!("{cid} was not found, but partition {} did not answer: {}", partition.0, error.what());
     let code = if errors::is_passing(error) { ErrorCode::Unavailable } else { error.code() };
     ClusterError::new(code, what)
+}
+
+/// The node that a request is to change or delete.
+fn node_changed_by(request: &ClientRequest) -> Option<Cid> {
+    let cid = match request.operation.as_ref()?.kind.as_ref()? {
+        Kind::UpdateNode(update) => &update.cid,
+        Kind::DeleteNode(delete) => &delete.cid,
+        Kind::CreateNode(_) | Kind::CreateEdge(_) | Kind::UpdateEdge(_) | Kind::DeleteEdge(_) => return None,
+    };
+    cid.parse().ok()
 }
 
 #[cfg(test)]

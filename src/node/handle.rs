@@ -29,8 +29,7 @@ use crate::{
     storage::wal::WalMetrics,
 };
 
-/// Commands that wait for the driver, at most.
-pub(crate) const COMMANDS_WAITING_MAX: usize = 16_384;
+pub(crate) use crate::limits::COMMANDS_WAITING_MAX;
 
 /// A request to the driver loop.
 #[derive(Debug)]

@@ -13,13 +13,10 @@ use super::service::verify::{HashedRow, VerifyView, VerifyViews};
 use crate::{
     error::{ClusterError, ErrorCode},
     graph::digest,
-    limits::VERIFY_VIEW_LIFETIME,
+    limits::{VERIFY_VIEW_LIFETIME, VIEWS_MAX},
     raft::{GroupId, Index},
     storage::graph_store::{ReadView, StoreError},
 };
-
-/// Views kept at a time; the oldest goes first.
-const VIEWS_MAX: usize = 4096;
 
 /// The views of a node.
 pub(crate) struct KeptViews<V>(Mutex<Vec<Kept<V>>>);

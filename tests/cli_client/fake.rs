@@ -73,6 +73,27 @@ impl Cluster {
         Self { memory, endpoints }
     }
 
+    /// Forgets the script: every request is answered.
+    pub(crate) fn answer_from_now_on(&self) {
+        self.memory().script = Some(Box::new(|_, _, _| Act::Answer));
+    }
+
+    /// Starts one node that speaks TLS.
+    pub(crate) async fn start_secure(tls: tonic::transport::ServerTlsConfig) -> Self {
+        let memory = Arc::new(Mutex::new(Memory {
+            script: Some(Box::new(|_, _, _| Act::Answer)),
+            ..Memory::default()
+        }));
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        memory.lock().unwrap().addresses.push(listener.local_addr().unwrap());
+        let node = Node { index: 0, memory: Arc::clone(&memory) };
+        let server = tonic::transport::Server::builder().tls_config(tls).unwrap();
+        let server = server.add_service(ClusterServiceServer::new(node));
+        tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+        let endpoints = memory.lock().unwrap().addresses.iter().map(ToString::to_string).collect();
+        Self { memory, endpoints }
+    }
+
     pub(crate) fn memory(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap()
     }

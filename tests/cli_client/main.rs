@@ -2,6 +2,7 @@
 //! goes where it is told, and tells a refusal from an unknown outcome and both from no outcome.
 
 mod fake;
+mod tls;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -93,6 +94,48 @@ async fn nobody_there_is_unavailable() {
     let error = client.entity("b", ReadFrom::default()).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::Unavailable, "{error}");
     assert_eq!(client.status_now().await.unwrap_err().code().exit_status().number(), 3);
+    let error = client.execute(operation(), PARTITION).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::Unavailable, "nothing can have been sent: {error}");
+    let outcomes = Outcomes::default();
+    let options = PipelineOptions { deadline: SHORT, ..PipelineOptions::default() };
+    let mut pipeline = Pipeline::start(&client, options, collect(&outcomes));
+    pipeline.submit(Job::new(1, operation(), PARTITION)).await.unwrap();
+    pipeline.finish().await.unwrap();
+    assert_eq!(outcomes.lock().unwrap()[&1], [Err(ErrorCode::Unavailable)]);
+}
+
+#[tokio::test]
+async fn an_unknown_outcome_is_learnt_by_repeating_the_request() {
+    let first_lost = |_: usize, request: &v1::ClientRequest, _| {
+        if request.request_id == 1 { Act::LoseAnswer } else { Act::Answer }
+    };
+    let cluster = Cluster::start(1, Box::new(first_lost)).await;
+    let client = client(&cluster, SHORT).await;
+    let error = client.execute(operation(), PARTITION).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::UnknownOutcome);
+    let name = format!("request 1 of client {}", client.client_id());
+    assert!(error.what().contains(&name), "{error}");
+    client.execute(operation(), PARTITION).await.unwrap();
+    assert!(cluster.memory().arrivals.iter().all(|arrival| arrival.acked_below <= 1), "1 is not answered");
+
+    cluster.answer_from_now_on();
+    // As another process would: it knows the two ids only.
+    let options =
+        ClientOptions { client_id: Some(client.client_id().to_owned()), ..ClientOptions::default() };
+    let other = Client::connect(cluster.endpoints.clone(), options).await.unwrap();
+    let receipt = other.execute_as(1, operation(), PARTITION).await.unwrap();
+    assert_eq!(receipt.cid, "cid-1");
+    let receipt = client.execute_as(1, operation(), PARTITION).await.unwrap();
+    assert_eq!(receipt.cid, "cid-1");
+    client.execute(operation(), PARTITION).await.unwrap();
+    let memory = cluster.memory();
+    assert_eq!(memory.arrivals.last().unwrap().acked_below, 3, "all are answered now");
+    assert_eq!(memory.effects.len(), 3);
+    drop(memory);
+    assert_eq!(
+        client.execute_as(0, operation(), PARTITION).await.unwrap_err().code(),
+        ErrorCode::MalformedValue
+    );
 }
 
 #[tokio::test]

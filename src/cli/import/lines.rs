@@ -34,6 +34,8 @@ pub(super) struct Checked {
     pub(super) hash: String,
     kinds: Vec<LineKind>,
     nodes: BTreeMap<Box<str>, Cid>,
+    /// Nodes that edges name by their CIDs and the file does not create, and the first line that does so.
+    foreign: BTreeMap<Cid, u64>,
 }
 
 /// An edge's end that no line before it names.
@@ -47,7 +49,8 @@ impl Checked {
     pub(super) fn read(source: &Source) -> Result<Self, ClusterError> {
         let mut reader = source.reader()?;
         let mut hash = blake3::Hasher::new();
-        let mut checked = Self { hash: String::new(), kinds: Vec::new(), nodes: BTreeMap::new() };
+        let mut checked =
+            Self { hash: String::new(), kinds: Vec::new(), nodes: BTreeMap::new(), foreign: BTreeMap::new() };
         let mut pending: Vec<Pending> = Vec::new();
         let mut text = String::new();
         while reader.next_line(&mut text)? {
@@ -57,7 +60,13 @@ impl Checked {
             checked.kinds.push(kind);
         }
         for (number, key) in pending {
-            checked.end(&key, number)?;
+            if !checked.nodes.contains_key(&key) {
+                let cid = checked.end(&key, number)?;
+                checked.foreign.entry(cid).or_insert(number);
+            }
+        }
+        for created in checked.nodes.values() {
+            checked.foreign.remove(created);
         }
         checked.hash = hash.finalize().to_hex().to_string();
         Ok(checked)
@@ -101,6 +110,11 @@ impl Checked {
             let what = format!("line {number}: {name:?} is neither the key of a node in this file nor a CID");
             ClusterError::new(ErrorCode::EndpointMissing, what)
         })
+    }
+
+    /// The nodes that must exist already, each with the first line that names it.
+    pub(super) fn foreign(&self) -> impl Iterator<Item = (Cid, u64)> {
+        self.foreign.iter().map(|(cid, line)| (*cid, *line))
     }
 
     pub(super) fn kind(&self, number: u64) -> Option<LineKind> {
@@ -231,6 +245,14 @@ mod tests {
         assert_eq!(checked.kind(2), Some(LineKind::Blank));
         assert_eq!(checked.kind(5), None);
         assert_eq!(checked.end(&cid, 1).unwrap(), Cid::of(b"elsewhere"));
+        assert_eq!(checked.foreign().collect::<Vec<_>>(), [(Cid::of(b"elsewhere"), 1)]);
+    }
+
+    #[test]
+    fn what_the_file_creates_itself_need_not_exist_before() {
+        let own = identity_of_node("a", Properties::from([("n".to_owned(), Value::Int(1))])).unwrap();
+        let edge = format!(r#"{{"edge":"l","from":"b","to":"{own}"}}"#);
+        assert_eq!(checked(&[&edge, A, B]).unwrap().foreign().count(), 0);
     }
 
     #[test]

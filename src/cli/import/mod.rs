@@ -1,7 +1,7 @@
 //! `import`: loads a graph, thousands of operations in flight, exactly once.
 //!
-//! The file is read twice: a first time to check every line, so that nothing is sent of a file that is
-//! wrong somewhere; then to send. The session's name is a hash of the file and the request id is the line
+//! The file is read twice: a first time to check every line, and that the nodes exist which it names by CID
+//! and does not create, so that nothing is sent of a file that is wrong somewhere; then to send. The session's name is a hash of the file and the request id is the line
 //! number, so repeating the command repeats the same requests: what was acknowledged is answered from
 //! the partitions' memory, the rest is done. No file says how far it got.
 //!
@@ -18,7 +18,7 @@ use std::{
 };
 
 use serde_json::json;
-use tokio::time::Instant;
+use tokio::{task::JoinSet, time::Instant};
 
 pub(super) use self::lines::identity_of_node;
 use self::{
@@ -33,11 +33,14 @@ use super::{
     properties,
 };
 use crate::{
-    client::{Client, Completion, Job, Pipeline, PipelineOptions, Refusals, v1},
+    client::{Client, Completion, Job, Pipeline, PipelineOptions, ReadFrom, Refusals, v1},
     error::{ClusterError, ErrorCode},
-    graph::Cid,
+    graph::{Cid, Kind},
     placement::{PartitionId, partition_of},
 };
+
+/// Nodes looked for at a time.
+const QUESTIONS_IN_FLIGHT: usize = 64;
 
 pub(super) async fn run(args: ImportArgs) -> Result<ExitCode, ClusterError> {
     let source = Source::open(&args.file, args.format)?;
@@ -102,11 +105,14 @@ async fn import(client: &Client, source: &Source, checked: &Checked) -> Result<R
     let fsyncs_before = fsyncs(client).await?;
     let partition_count = client.partitions().await?;
     let began = Instant::now();
+    check_foreign(client, checked).await?;
     let mut acknowledged = 0;
     for (kind, suffix, what) in [(LineKind::Node, "", "nodes"), (LineKind::Edge, "-edges", "edges")] {
         let session = client.session(Some(format!("import-{}{suffix}", checked.hash)))?;
         let progress = Arc::new(Progress::new(what, checked.count(kind)));
-        acknowledged += send_all(&session, source, checked, kind, partition_count, &progress).await?;
+        let sent = send_all(&session, source, checked, kind, partition_count, &progress).await;
+        acknowledged += progress.done();
+        sent.map_err(|error| interrupted(&error, acknowledged, checked.operations()))?;
     }
     let seconds = began.elapsed().as_secs_f64();
     let after = fsyncs(client).await?;
@@ -120,6 +126,50 @@ async fn fsyncs(client: &Client) -> Result<std::collections::BTreeMap<String, u6
     Ok(client.status().await?.nodes.into_iter().map(|node| (node.id, node.fsyncs)).collect())
 }
 
+/// Looks for the nodes that edges name by CID and the file does not create.
+async fn check_foreign(client: &Client, checked: &Checked) -> Result<(), ClusterError> {
+    let mut questions = JoinSet::new();
+    let mut foreign = checked.foreign();
+    loop {
+        while questions.len() < QUESTIONS_IN_FLIGHT
+            && let Some((cid, line)) = foreign.next()
+        {
+            let client = client.clone();
+            questions.spawn(async move {
+                let found = client.entity(&cid.to_string(), ReadFrom::default()).await;
+                found
+                    .and_then(|entity| check_end(cid, entity.as_ref()))
+                    .map_err(|error| at_line(line, &error))
+            });
+        }
+        match questions.join_next().await {
+            Some(answer) => {
+                answer.map_err(|error| ClusterError::new(ErrorCode::Internal, error.to_string()))??;
+            }
+            None => return Ok(()),
+        }
+    }
+}
+
+fn check_end(cid: Cid, entity: Option<&v1::Entity>) -> Result<(), ClusterError> {
+    let what = match entity {
+        Some(entity) if entity.kind != Kind::Node.name() => format!("{cid} is no node"),
+        Some(entity) if entity.deleted => format!("the node {cid} was deleted"),
+        Some(_) => return Ok(()),
+        None => format!("there is no node {cid} in this cluster"),
+    };
+    Err(ClusterError::new(ErrorCode::EndpointMissing, what))
+}
+
+/// An import that failed half way says how far it got, and that it resumes.
+fn interrupted(error: &ClusterError, acknowledged: u64, operations: u64) -> ClusterError {
+    let what = format!(
+        "{}; {acknowledged} of {operations} operations are acknowledged, and the same command resumes behind them",
+        error.what()
+    );
+    ClusterError::new(error.code(), what)
+}
+
 /// The first write that failed, and its line.
 type FirstFailure = Mutex<Option<(u64, ClusterError)>>;
 
@@ -130,7 +180,7 @@ async fn send_all(
     kind: LineKind,
     partition_count: u32,
     progress: &Arc<Progress>,
-) -> Result<u64, ClusterError> {
+) -> Result<(), ClusterError> {
     let failure = Arc::new(FirstFailure::default());
     let options = PipelineOptions { refusals: Refusals::Stop, ..PipelineOptions::default() };
     let mut pipeline = Pipeline::start(client, options, count(Arc::clone(progress), Arc::clone(&failure)));
@@ -151,7 +201,7 @@ async fn send_all(
     }
     pipeline.finish().await?;
     let failed = locked(&failure).take();
-    failed.map_or(Ok(progress.done()), |(line, error)| Err(at_line(line, &error)))
+    failed.map_or(Ok(()), |(line, error)| Err(at_line(line, &error)))
 }
 
 fn count(progress: Arc<Progress>, failure: Arc<FirstFailure>) -> impl FnMut(Completion) + Send + 'static {
@@ -198,4 +248,20 @@ fn operation_of(
         }
     };
     Ok((v1::Operation { kind: Some(kind) }, partition))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_edge_of_a_file_ends_at_living_nodes() {
+        let cid = Cid::of(b"n");
+        let entity = |kind: &str, deleted| v1::Entity { kind: kind.into(), deleted, ..Default::default() };
+        let code = |entity: Option<v1::Entity>| check_end(cid, entity.as_ref()).map_err(|error| error.code());
+        assert_eq!(code(Some(entity("node", false))), Ok(()));
+        for wrong in [None, Some(entity("node", true)), Some(entity("edge", false))] {
+            assert_eq!(code(wrong), Err(ErrorCode::EndpointMissing));
+        }
+    }
 }

@@ -52,7 +52,13 @@ impl Source {
             Format::CargoMetadata => {
                 let mut text = String::new();
                 let mut file = &self.file;
-                file.read_to_string(&mut text).map_err(|error| unreadable(&self.name, &error))?;
+                file.read_to_string(&mut text).map_err(|error| {
+                    if error.kind() == io::ErrorKind::InvalidData {
+                        let what = format!("{}: the text is not UTF-8", self.name);
+                        return ClusterError::new(ErrorCode::MalformedValue, what);
+                    }
+                    unreadable(&self.name, &error)
+                })?;
                 Self::of_text(&cargo_metadata::to_lines(&text)?)
             }
         }
@@ -82,7 +88,7 @@ impl Lines<'_> {
         let count = (&mut self.reader)
             .take(LINE_BYTES_MAX)
             .read_line(text)
-            .map_err(|error| unreadable(&format!("line {} of {}", self.number, self.name), &error))?;
+            .map_err(|error| unreadable_line(self.number, self.name, &error))?;
         if count as u64 == LINE_BYTES_MAX {
             let what = format!("line {}: longer than {LINE_BYTES_MAX} bytes", self.number);
             return Err(ClusterError::new(ErrorCode::TooLarge, what));
@@ -97,6 +103,13 @@ fn spool(from: &mut impl Read) -> io::Result<File> {
     file.flush()?;
     file.seek(SeekFrom::Start(0))?;
     Ok(file)
+}
+
+fn unreadable_line(number: u64, name: &str, error: &io::Error) -> ClusterError {
+    if error.kind() == io::ErrorKind::InvalidData {
+        return ClusterError::new(ErrorCode::MalformedValue, format!("line {number}: the text is not UTF-8"));
+    }
+    unreadable(&format!("line {number} of {name}"), error)
 }
 
 fn unreadable(name: &str, error: &io::Error) -> ClusterError {
@@ -117,6 +130,22 @@ mod tests {
             }
             assert_eq!(lines, ["a", "b"]);
         }
+    }
+
+    #[test]
+    fn what_is_not_utf_8_is_malformed() {
+        let mut bytes = tempfile::NamedTempFile::new().unwrap();
+        bytes.write_all(b"{}\n\xff\n").unwrap();
+        let source = Source::open(bytes.path(), Format::Graph).unwrap();
+        let (mut reader, mut text) = (source.reader().unwrap(), String::new());
+        assert!(reader.next_line(&mut text).unwrap());
+        let error = reader.next_line(&mut text).unwrap_err();
+        assert_eq!(
+            (error.code(), error.what().as_str()),
+            (ErrorCode::MalformedValue, "line 2: the text is not UTF-8")
+        );
+        let error = Source::open(bytes.path(), Format::CargoMetadata).unwrap_err();
+        assert_eq!(error.code(), ErrorCode::MalformedValue);
     }
 
     #[test]

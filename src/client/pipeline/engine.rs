@@ -21,7 +21,7 @@ use crate::{
         backoff::Backoff,
         codec::EncodedRequest,
         connection::{Client, outcome_of},
-        failure::{self, Trace},
+        failure::{self, RequestName, Trace},
     },
     error::{ClusterError, ErrorCode},
     limits::STREAM_IN_FLIGHT_MAX,
@@ -225,7 +225,8 @@ impl Engine {
         }
         for id in dead {
             if let Some(flight) = self.window.remove(id) {
-                let error = flight.trace.give_up(now - flight.began);
+                let request = RequestName { client_id: self.client.client_id(), request_id: id };
+                let error = flight.trace.give_up(now - flight.began, &request);
                 self.complete(id, Err(error), now - flight.began);
             }
         }

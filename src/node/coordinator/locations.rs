@@ -9,10 +9,8 @@ use std::{
     sync::Mutex,
 };
 
+use crate::limits::LOCATIONS_MAX;
 use crate::{graph::Cid, placement::PartitionId};
-
-/// Locations remembered at most: some 8 MiB.
-const LOCATIONS_MAX: usize = 65_536;
 
 /// A bounded memory of locations; the oldest is forgotten first.
 #[derive(Debug, Default)]

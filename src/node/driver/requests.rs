@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::{Driver, payloads::Payload};
 use crate::{
-    limits::{APPEND_BYTES_MAX, APPEND_ENTRIES_MAX},
+    limits::{APPEND_BYTES_MAX, APPEND_ENTRIES_MAX, BACKLOG_MAX},
     multiraft::NodeInput,
     node::{
         handle::{RequestError, Responder},
@@ -16,9 +16,6 @@ use crate::{
     },
     raft::{Body, BusyReason, GroupId, Index, Input, PayloadId, PeerId, Position, Proposal, ReadId, Refusal},
 };
-
-/// Entries committed and not applied, per group, beyond which proposals are refused as busy.
-const BACKLOG_MAX: u64 = 65_536;
 
 /// Proposals between a client and the log.
 #[derive(Debug, Default)]

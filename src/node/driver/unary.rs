@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use super::{Driver, payloads::Payload};
 use crate::{
+    limits::CONSENSUS_CALLS_MAX,
     node::wire::{EntryKind, WireEntry},
     raft::{Body, GroupId, Input, Message, ReplicaId},
 };
@@ -31,9 +32,6 @@ enum AnswerKind {
     Vote,
     Append,
 }
-
-/// Calls that may wait at a time.
-const CALLS_MAX: usize = 1024;
 
 fn answer_kind(body: &Body) -> Option<AnswerKind> {
     match body {
@@ -71,7 +69,7 @@ impl<V: Send + 'static> Driver<V> {
     ) {
         self.unary.waiting.retain(|call| !call.reply.is_closed());
         let Some(kind) = answer_kind(&message.body) else { return };
-        if self.unary.waiting.len() >= CALLS_MAX {
+        if self.unary.waiting.len() >= CONSENSUS_CALLS_MAX {
             return;
         }
         self.unary.waiting.push(Call { group, asker: message.from, kind, reply });

@@ -13,8 +13,7 @@ use tokio::sync::mpsc;
 use super::queue::{ConnectionId, PeerQueue};
 use crate::raft::PeerId;
 
-/// Forwards to one peer that wait for their answers, at most.
-pub(crate) const FORWARDS_WAITING_MAX: usize = 16_384;
+pub(crate) use crate::limits::FORWARDS_WAITING_MAX;
 /// An answer that has not come by then is not waited for any longer: whoever asked gave up long
 /// before.
 const FORWARD_LIFETIME: Duration = Duration::from_secs(60);

@@ -23,8 +23,7 @@ use tokio_stream::Stream;
 use super::forward::{ForwardError, ForwardResponder, Waiting};
 use crate::node::wire::MESSAGE_BYTES_MAX;
 
-/// Bytes that wait for one peer, at most.
-pub(crate) const QUEUE_BYTES_MAX: usize = 32 << 20;
+pub(crate) use crate::limits::QUEUE_BYTES_MAX;
 /// Messages and forwards that wait for one peer, at most.
 pub(crate) const QUEUE_ITEMS_MAX: usize = 65_536;
 /// A frame is closed before it grows beyond this; with one message of its largest size it still

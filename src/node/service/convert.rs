@@ -26,6 +26,13 @@ pub(crate) fn cid(text: &str) -> Result<Cid, ClusterError> {
     })
 }
 
+/// A number of a request as what it stands for, where this version knows it.
+pub(crate) fn known<T: TryFrom<i32>>(number: i32, field: &str) -> Result<T, ClusterError> {
+    T::try_from(number).map_err(|_| {
+        super::errors::malformed(format!("the request's {field} is {number}, which means nothing"))
+    })
+}
+
 /// The canonical operation that a request stands for. The generation of an edge's target is still
 /// to be filled in.
 pub(crate) fn operation_from_wire(operation: v1::Operation) -> Result<GraphOperation, ClusterError> {

@@ -150,14 +150,19 @@ impl Services {
         routes: &mut tonic::service::RoutesBuilder,
     ) -> Result<tonic_health::server::HealthReporter, ClusterError> {
         let (reporter, health) = tonic_health::server::health_reporter();
-        let reflection = tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(DESCRIPTORS)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            .build_v1()
-            .map_err(|error| ClusterError::new(ErrorCode::Internal, error.to_string()))?;
+        let reflection = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(DESCRIPTORS)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        let broken = |error: tonic_reflection::server::Error| {
+            ClusterError::new(ErrorCode::Internal, error.to_string())
+        };
         routes
             .add_service(health)
-            .add_service(reflection)
+            .add_service(reflection().build_v1().map_err(broken)?)
+            // What older clients ask for; it answers the same.
+            .add_service(reflection().build_v1alpha().map_err(broken)?)
             .add_service(
                 v1::cluster_service_server::ClusterServiceServer::new(self.clone())
                     .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX)

@@ -21,6 +21,7 @@ use crate::{
     api::{Consistency, Direction, Entity, EntityKind, Neighbor, Query, QueryResult, Version},
     error::{ClusterError, ErrorCode},
     graph::Cid,
+    limits::{ANSWER_BYTES_MAX, ANSWER_ENTITIES_MAX},
     node::coordinator::Coordinator,
     placement::PartitionId,
     raft::Index,
@@ -28,8 +29,6 @@ use crate::{
 
 /// Entities read from a store at a time by a query.
 const PAGE_ENTITIES: usize = 512;
-/// Entities of one answer, unless fewer were asked for.
-pub(crate) const ANSWER_ENTITIES_MAX: usize = 10_000;
 
 /// How a read is to be made.
 #[derive(Clone, Copy, Debug, Default)]
@@ -145,12 +144,12 @@ impl Reads {
                 let found = self.entity(*cid, terms).await?;
                 Ok(QueryResult {
                     entities: found.map(|found| found.value).into_iter().collect(),
-                    neighbors: Vec::new(),
+                    ..QueryResult::default()
                 })
             }
             Query::Neighbors { cid, direction, label } => {
                 let neighbors = self.neighbors(*cid, *direction, label.as_deref(), terms).await?;
-                Ok(QueryResult { entities: Vec::new(), neighbors })
+                Ok(QueryResult { neighbors, ..QueryResult::default() })
             }
             Query::ByLabel(_) => self.search(query, limit, terms).await,
             Query::ByProperty { value, .. } => {
@@ -401,32 +400,34 @@ impl Reads {
         let limit = if limit == 0 { ANSWER_ENTITIES_MAX } else { limit.min(ANSWER_ENTITIES_MAX) };
         let (here, elsewhere) = self.all_partitions(terms)?;
         self.freshen_all(here.clone(), terms).await?;
-        let mut result = QueryResult::default();
+        let mut found = Matches::at_most(limit);
         for partition in here {
-            if result.entities.len() >= limit {
+            if found.cut {
                 break;
             }
-            let left = limit - result.entities.len();
-            result.entities.extend(self.search_here(partition, query, left, terms).await?);
+            found.extend(self.search_here(partition, query, found.room(), terms).await?);
         }
         for partition in elsewhere {
-            if result.entities.len() >= limit {
+            if found.cut {
                 break;
             }
-            let left = limit - result.entities.len();
-            result.entities.extend(remote::search(self, partition, query, left, terms).await?);
+            let (entities, cut) =
+                remote::search(self, partition, query, found.room().entities, terms).await?;
+            found.extend(entities);
+            found.cut |= cut;
         }
-        Ok(result)
+        Ok(QueryResult { entities: found.entities, neighbors: Vec::new(), cut: found.cut })
     }
 
     async fn search_here(
         &self,
         partition: PartitionId,
         query: &Query,
-        limit: usize,
+        room: Room,
         terms: Terms,
     ) -> Result<Vec<Entity>, ClusterError> {
         let mut found: BTreeMap<Cid, Entity> = BTreeMap::new();
+        let mut bytes = 0;
         let mut resume = Bytes::new();
         loop {
             let page = self.local_page(partition, resume, PAGE_ENTITIES, terms).await?;
@@ -443,14 +444,15 @@ impl Reads {
                             .map(|node| (node.cid, node)),
                     );
                 }
+                bytes += weight(&entity);
                 found.insert(entity.cid, entity);
             }
             match page.resume {
-                Some(next) if found.len() < limit => resume = next,
+                Some(next) if found.len() < room.entities && bytes < room.bytes => resume = next,
                 Some(_) | None => break,
             }
         }
-        Ok(found.into_values().take(limit).collect())
+        Ok(found.into_values().collect())
     }
 
     // ------------------------------------------------------------ what is visible
@@ -517,6 +519,55 @@ impl Reads {
             })
             .collect())
     }
+}
+
+/// What a search may still find: one entity more than it returns, to know whether it is cut.
+#[derive(Clone, Copy, Debug)]
+struct Room {
+    entities: usize,
+    bytes: usize,
+}
+
+/// What a search found.
+#[derive(Debug)]
+struct Matches {
+    entities: Vec<Entity>,
+    limit: usize,
+    bytes: usize,
+    cut: bool,
+}
+
+impl Matches {
+    fn at_most(limit: usize) -> Self {
+        Self { entities: Vec::new(), limit, bytes: 0, cut: false }
+    }
+
+    fn room(&self) -> Room {
+        Room {
+            entities: self.limit + 1 - self.entities.len(),
+            bytes: ANSWER_BYTES_MAX.saturating_sub(self.bytes),
+        }
+    }
+
+    /// Takes in as many as the answer holds; one is always held.
+    fn extend(&mut self, found: Vec<Entity>) {
+        for entity in found {
+            let bytes = self.bytes + weight(&entity);
+            let full =
+                self.entities.len() >= self.limit || (bytes > ANSWER_BYTES_MAX && !self.entities.is_empty());
+            if self.cut || full {
+                self.cut = true;
+                return;
+            }
+            self.bytes = bytes;
+            self.entities.push(entity);
+        }
+    }
+}
+
+/// Bytes that an entity's properties take in a message, about.
+fn weight(entity: &Entity) -> usize {
+    entity.properties.iter().map(|(name, value)| name.len() + value.size()).sum()
 }
 
 impl LocalEntity {

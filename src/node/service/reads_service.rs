@@ -1,6 +1,8 @@
 //! The calls that read, for clients and for other nodes.
 
+use bytes::Bytes;
 use kotoba_db_cluster_proto::v1;
+use prost::Message;
 use tokio::task::JoinSet;
 
 use super::{
@@ -9,9 +11,10 @@ use super::{
     remote::{direction_from_wire, entity_to_wire, neighbor_to_wire, query_from_wire, version_to_wire},
 };
 use crate::{
-    api::Consistency,
+    api::{Consistency, Neighbor},
     error::{ClusterError, ErrorCode},
-    limits::{GROUPS_PER_NODE_MAX, STREAM_IN_FLIGHT_MAX},
+    graph::Cid,
+    limits::{ANSWER_BYTES_MAX, ANSWER_NEIGHBORS_MAX, GROUPS_PER_NODE_MAX, STREAM_IN_FLIGHT_MAX},
     raft::GroupId,
 };
 
@@ -48,21 +51,36 @@ impl Services {
     ) -> Result<v1::HistoryResponse, ClusterError> {
         let (cid, terms) = (convert::cid(&request.cid)?, self.terms(request.options)?);
         let found = self.serving()?.reads.history(cid, terms).await?;
-        Ok(found.map_or_else(v1::HistoryResponse::default, |found| v1::HistoryResponse {
-            found: true,
-            versions: found.value.into_iter().map(version_to_wire).collect(),
-        }))
+        let Some(found) = found else { return Ok(v1::HistoryResponse::default()) };
+        let total = found.value.len() as u64;
+        let skip = usize::try_from(request.skip).unwrap_or(usize::MAX);
+        let rest = found.value.into_iter().skip(skip).map(version_to_wire);
+        let (versions, _) = fill(rest, usize::MAX, Message::encoded_len);
+        Ok(v1::HistoryResponse { found: true, versions, total })
     }
 
     pub(super) async fn do_neighbors(
         &self,
         request: v1::NeighborsRequest,
     ) -> Result<v1::NeighborsResponse, ClusterError> {
-        let direction = direction_from_wire(request.direction());
+        let direction = direction_from_wire(request.direction)?;
         let (cid, terms) = (convert::cid(&request.cid)?, self.terms(request.options)?);
         let label = (!request.label.is_empty()).then_some(request.label.as_str());
+        let after = neighbor_at(&request.resume)?;
         let neighbors = self.serving()?.reads.neighbors(cid, direction, label, terms).await?;
-        Ok(v1::NeighborsResponse { neighbors: neighbors.into_iter().map(neighbor_to_wire).collect() })
+        // Sorted by exactly these.
+        let begin = after.map_or(0, |after| {
+            neighbors.partition_point(|neighbor| (neighbor.edge, neighbor.incoming) <= after)
+        });
+        let limit = match request.limit as usize {
+            0 => ANSWER_NEIGHBORS_MAX,
+            limit => limit.min(ANSWER_NEIGHBORS_MAX),
+        };
+        let rest = neighbors.get(begin..).unwrap_or_default();
+        let wire = rest.iter().cloned().map(neighbor_to_wire);
+        let (page, cut) = fill(wire, limit, Message::encoded_len);
+        let last = page.len().checked_sub(1).and_then(|last| rest.get(last)).filter(|_| cut);
+        Ok(v1::NeighborsResponse { neighbors: page, resume: last.map(position_of).unwrap_or_default() })
     }
 
     pub(super) async fn do_query(
@@ -72,9 +90,12 @@ impl Services {
         let query = request.query.ok_or_else(|| errors::malformed("the query is empty"))?;
         let (query, terms) = (query_from_wire(query)?, self.terms(request.options)?);
         let result = self.serving()?.reads.query(&query, request.limit as usize, terms).await?;
+        let neighbors = result.neighbors.into_iter().map(neighbor_to_wire);
+        let (neighbors, cut) = fill(neighbors, ANSWER_NEIGHBORS_MAX, Message::encoded_len);
         Ok(v1::QueryResponse {
             entities: result.entities.into_iter().map(entity_to_wire).collect(),
-            neighbors: result.neighbors.into_iter().map(neighbor_to_wire).collect(),
+            neighbors,
+            cut: cut || result.cut,
         })
     }
 
@@ -146,7 +167,7 @@ impl Services {
     /// What a request says about how it is to be read.
     fn terms(&self, options: Option<v1::ReadOptions>) -> Result<Terms, ClusterError> {
         let Some(options) = options else { return Ok(Terms::default()) };
-        let consistency = match options.consistency() {
+        let consistency = match convert::known(options.consistency, "consistency")? {
             v1::Consistency::Strong => Consistency::Strong,
             v1::Consistency::Session => Consistency::Session(options.min_index),
             v1::Consistency::Eventual => Consistency::Eventual,
@@ -155,5 +176,64 @@ impl Services {
         let partition =
             options.partition.map(|partition| coordinator.checked_partition(partition)).transpose()?;
         Ok(Terms { consistency, partition, forwarded: options.forwarded })
+    }
+}
+
+/// As many items as one answer holds, at least one; and whether some were left.
+fn fill<T>(items: impl Iterator<Item = T>, limit: usize, size: impl Fn(&T) -> usize) -> (Vec<T>, bool) {
+    let (mut page, mut bytes) = (Vec::new(), 0_usize);
+    for item in items {
+        bytes += size(&item);
+        if page.len() >= limit || (bytes > ANSWER_BYTES_MAX && !page.is_empty()) {
+            return (page, true);
+        }
+        page.push(item);
+    }
+    (page, false)
+}
+
+/// The position just behind a neighbour.
+fn position_of(neighbor: &Neighbor) -> Bytes {
+    let mut position = neighbor.edge.to_bytes().to_vec();
+    position.push(neighbor.incoming.into());
+    position.into()
+}
+
+/// The neighbour that a position stands behind; none at the beginning.
+fn neighbor_at(position: &[u8]) -> Result<Option<(Cid, bool)>, ClusterError> {
+    let Some((side, edge)) = position.split_last() else { return Ok(None) };
+    let edge = Cid::from_bytes(edge).map_err(|_| errors::malformed("the request's resume is no position"))?;
+    Ok(Some((edge, *side != 0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_holds_what_fits_and_at_least_one_item() {
+        let fill = |sizes: &[usize], limit| fill(sizes.iter().copied(), limit, |size| *size);
+        let half = ANSWER_BYTES_MAX / 2;
+        assert_eq!(fill(&[], 9), (vec![], false));
+        assert_eq!(fill(&[1, 2, 3], 3), (vec![1, 2, 3], false));
+        assert_eq!(fill(&[1, 2, 3], 2), (vec![1, 2], true));
+        assert_eq!(fill(&[half, half, 1], 9), (vec![half, half], true));
+        assert_eq!(fill(&[3 * half, 1], 9), (vec![3 * half], true));
+    }
+
+    #[test]
+    fn a_position_names_the_neighbour_it_stands_behind() {
+        let edge = Cid::of(b"edge");
+        let neighbor = Neighbor { edge, label: "l".into(), incoming: true, node: Cid::of(b"n") };
+        assert_eq!(neighbor_at(&position_of(&neighbor)), Ok(Some((edge, true))));
+        assert_eq!(neighbor_at(b""), Ok(None));
+        assert_eq!(neighbor_at(b"xyz").map_err(|error| error.code()), Err(ErrorCode::MalformedValue));
+    }
+
+    #[test]
+    fn a_number_that_means_nothing_is_refused() {
+        assert_eq!(convert::known(2, "direction"), Ok(v1::Direction::Both));
+        let refused = convert::known::<v1::Direction>(9, "direction").map_err(|error| error.code());
+        assert_eq!(refused, Err(ErrorCode::MalformedValue));
     }
 }

@@ -76,13 +76,26 @@ pub(super) async fn history(
     cid: Cid,
     terms: Terms,
 ) -> Result<Option<Found<Vec<Version>>>, ClusterError> {
-    let request = v1::HistoryRequest { cid: cid.to_string(), options: Some(options(partition, terms)) };
-    let response = ask!(reads, partition, history, request)?;
-    if !response.found {
-        return Ok(None);
+    let mut request = v1::HistoryRequest {
+        cid: cid.to_string(),
+        options: Some(options(partition, terms)),
+        ..v1::HistoryRequest::default()
+    };
+    let mut versions = Vec::new();
+    loop {
+        let response = ask!(reads, partition, history, &request)?;
+        if !response.found {
+            return Ok(None);
+        }
+        let last = response.versions.is_empty();
+        for version in response.versions {
+            versions.push(version_from_wire(version)?);
+        }
+        request.skip = versions.len() as u64;
+        if last || request.skip >= response.total {
+            return Ok(Some(Found { value: versions, partition, index: Index::ZERO }));
+        }
     }
-    let versions = response.versions.into_iter().map(version_from_wire).collect::<Result<_, _>>()?;
-    Ok(Some(Found { value: versions, partition, index: Index::ZERO }))
 }
 
 pub(super) async fn neighbors(
@@ -93,14 +106,24 @@ pub(super) async fn neighbors(
     label: Option<&str>,
     terms: Terms,
 ) -> Result<Vec<Neighbor>, ClusterError> {
-    let request = v1::NeighborsRequest {
+    let mut request = v1::NeighborsRequest {
         cid: cid.to_string(),
         direction: direction_to_wire(direction).into(),
         label: label.unwrap_or_default().to_owned(),
         options: Some(options(partition, terms)),
+        ..v1::NeighborsRequest::default()
     };
-    let response = ask!(reads, partition, neighbors, request)?;
-    response.neighbors.into_iter().map(neighbor_from_wire).collect()
+    let mut neighbors = Vec::new();
+    loop {
+        let response = ask!(reads, partition, neighbors, &request)?;
+        for neighbor in response.neighbors {
+            neighbors.push(neighbor_from_wire(neighbor)?);
+        }
+        if response.resume.is_empty() || response.resume == request.resume {
+            return Ok(neighbors);
+        }
+        request.resume = response.resume;
+    }
 }
 
 pub(super) async fn search(
@@ -109,14 +132,15 @@ pub(super) async fn search(
     query: &Query,
     limit: usize,
     terms: Terms,
-) -> Result<Vec<Entity>, ClusterError> {
+) -> Result<(Vec<Entity>, bool), ClusterError> {
     let request = v1::QueryRequest {
         query: Some(query_to_wire(query)),
         options: Some(options(partition, terms)),
         limit: u32::try_from(limit).unwrap_or(u32::MAX),
     };
     let response = ask!(reads, partition, query, request)?;
-    response.entities.into_iter().map(|entity| entity_from_wire(entity, partition)).collect()
+    let entities = response.entities.into_iter().map(|entity| entity_from_wire(entity, partition));
+    Ok((entities.collect::<Result<_, _>>()?, response.cut))
 }
 
 pub(super) async fn page(
@@ -229,12 +253,12 @@ fn neighbor_from_wire(wire: v1::Neighbor) -> Result<Neighbor, ClusterError> {
     })
 }
 
-pub(super) fn direction_from_wire(direction: v1::Direction) -> Direction {
-    match direction {
+pub(super) fn direction_from_wire(direction: i32) -> Result<Direction, ClusterError> {
+    Ok(match convert::known(direction, "direction")? {
         v1::Direction::Out => Direction::Out,
         v1::Direction::In => Direction::In,
         v1::Direction::Both => Direction::Both,
-    }
+    })
 }
 
 fn direction_to_wire(direction: Direction) -> v1::Direction {
@@ -254,7 +278,7 @@ pub(super) fn query_from_wire(query: v1::query_request::Query) -> Result<Query, 
             Query::ByProperty { name: wanted.name, value: convert::property_from_wire(value)? }
         }
         v1::query_request::Query::Neighbors(request) => Query::Neighbors {
-            direction: direction_from_wire(request.direction()),
+            direction: direction_from_wire(request.direction)?,
             cid: convert::cid(&request.cid)?,
             label: (!request.label.is_empty()).then_some(request.label),
         },
@@ -274,7 +298,7 @@ fn query_to_wire(query: &Query) -> v1::query_request::Query {
                 cid: cid.to_string(),
                 direction: direction_to_wire(*direction).into(),
                 label: label.clone().unwrap_or_default(),
-                options: None,
+                ..v1::NeighborsRequest::default()
             })
         }
     }

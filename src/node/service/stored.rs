@@ -10,19 +10,12 @@ use crate::{
     error::{ClusterError, ErrorCode},
     graph::{
         Cid,
-        read::{self, Detail, EdgeEnds, EdgeRef, Page, VersionRecord},
+        read::{self, Detail, EdgeEnds, EdgeRef, Page, PageOf, VersionRecord},
     },
-    limits::GRPC_MESSAGE_BYTES_MAX,
+    limits::{ANSWER_BYTES_MAX, EDGES_MAX},
     placement::PartitionId,
     storage::graph_store::{GraphStore, StoreError},
 };
-
-/// Edges of one node that one answer may hold.
-const EDGES_MAX: usize = 1_000_000;
-
-/// Bytes of properties after which a page ends: with one more entity it is far from what a message may
-/// have.
-const PAGE_BYTES: usize = GRPC_MESSAGE_BYTES_MAX / 4;
 
 /// Reads from a graph store.
 pub(crate) struct StoredReads<S>(S);
@@ -80,7 +73,7 @@ impl<S: GraphStore> LocalReads for StoredReads<S> {
         label: Option<&str>,
     ) -> Result<Vec<LocalEdge>, ClusterError> {
         let edges = read::out_edges(&self.0.view(), partition.group(), *node, label, &Page::first(EDGES_MAX));
-        Ok(edges.map_err(|error| failed(&error, partition))?.items.into_iter().map(LocalEdge::from).collect())
+        all_edges(node, edges.map_err(|error| failed(&error, partition))?)
     }
 
     fn in_edges(
@@ -90,12 +83,12 @@ impl<S: GraphStore> LocalReads for StoredReads<S> {
         label: Option<&str>,
     ) -> Result<Vec<LocalEdge>, ClusterError> {
         let edges = read::in_edges(&self.0.view(), partition.group(), *node, label, &Page::first(EDGES_MAX));
-        Ok(edges.map_err(|error| failed(&error, partition))?.items.into_iter().map(LocalEdge::from).collect())
+        all_edges(node, edges.map_err(|error| failed(&error, partition))?)
     }
 
     fn page(&self, partition: PartitionId, resume: &[u8], limit: usize) -> Result<LocalPage, ClusterError> {
         let after = (!resume.is_empty()).then(|| resume.to_vec());
-        let page = Page { after, bytes: PAGE_BYTES, ..Page::first(limit) };
+        let page = Page { after, bytes: ANSWER_BYTES_MAX, ..Page::first(limit) };
         let page = read::living(&self.0.view(), partition.group(), &page)
             .map_err(|error| failed(&error, partition))?;
         Ok(LocalPage {
@@ -148,6 +141,15 @@ impl From<VersionRecord> for Version {
             index: record.index.0,
         }
     }
+}
+
+/// A node's edges, unless they are more than a read looks at.
+fn all_edges(node: &Cid, edges: PageOf<EdgeRef>) -> Result<Vec<LocalEdge>, ClusterError> {
+    if edges.resume.is_some() {
+        let what = format!("node {node} has more than {EDGES_MAX} edges in one partition");
+        return Err(ClusterError::new(ErrorCode::TooLarge, what));
+    }
+    Ok(edges.items.into_iter().map(LocalEdge::from).collect())
 }
 
 fn failed(error: &StoreError, partition: PartitionId) -> ClusterError {

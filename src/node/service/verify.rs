@@ -11,6 +11,7 @@ use super::{Services, errors, remote};
 use crate::{
     error::{ClusterError, ErrorCode},
     graph::{Command, VerifyId},
+    limits::VERIFY_ROWS_MAX,
     node::{
         coordinator::{Route, of_request},
         handle::Applied,
@@ -18,9 +19,6 @@ use crate::{
     placement::PartitionId,
     raft::{GroupId, Index},
 };
-
-/// Rows of one answer, unless fewer were asked for.
-const ROWS_MAX: u32 = 10_000;
 
 /// The states that members keep at markers. Kept by the applier.
 pub(crate) trait VerifyViews: std::fmt::Debug + Send + Sync + 'static {
@@ -92,7 +90,8 @@ impl Services {
             );
             return Err(ClusterError::new(ErrorCode::NotFound, what));
         };
-        let limit = if request.limit == 0 { ROWS_MAX } else { request.limit.min(ROWS_MAX) } as usize;
+        let limit =
+            if request.limit == 0 { VERIFY_ROWS_MAX } else { request.limit.min(VERIFY_ROWS_MAX) } as usize;
         let rows = remote::blocking(move || view.rows(&request.after_key, limit)).await?;
         let done = rows.len() < limit;
         let rows =
