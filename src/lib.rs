@@ -25,6 +25,9 @@ pub mod cli;
 pub mod client;
 #[cfg(feature = "node")]
 pub mod error;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(feature = "graph")]
 pub mod graph;
 pub mod limits;
@@ -36,6 +39,8 @@ mod node;
 pub mod placement;
 pub mod raft;
 pub mod storage;
+#[cfg(feature = "wire")]
+mod wire;
 
 #[cfg(feature = "node")]
 pub use self::{

@@ -43,8 +43,9 @@ fn configuration() -> impl Strategy<Value = Configuration> {
 
 fn append() -> impl Strategy<Value = (Body, Vec<Payload>)> {
     let runs = prop::collection::vec((0..4u64, 0..3u64), 0..4);
-    (position(), runs, configuration(), prop::option::of(0..4usize), number(), number(), number()).prop_map(
-        |(prev, steps, configuration, at, commit, round, first)| {
+    let numbers = (number(), number(), number(), number());
+    (position(), runs, configuration(), prop::option::of(0..4usize), numbers).prop_map(
+        |(prev, steps, configuration, at, (commit, round, first, bytes))| {
             let (mut runs, mut last) = (TermRuns::default(), prev);
             for (count, rise) in steps {
                 last.index = Index(last.index.0.saturating_add(count));
@@ -53,7 +54,7 @@ fn append() -> impl Strategy<Value = (Body, Vec<Payload>)> {
             }
             // Mostly where it belongs.
             let first = if first < 11 { Index(prev.index.0.saturating_add(1)) } else { Index(first) };
-            let entries = EntryRange { first, bytes: 10, runs };
+            let entries = EntryRange { first, bytes, runs };
             let count = last.index.0.saturating_sub(prev.index.0).min(64);
             let mut payloads = vec![Payload::Empty; usize::try_from(count).expect("few")];
             if let Some(slot) = at.and_then(|at| payloads.get_mut(at))
@@ -276,4 +277,61 @@ proptest! {
         let status = victim.shell.replica().status();
         prop_assert!(status.commit <= status.last.index && status.role.role != RoleKind::Faulted);
     }
+}
+
+/// What a leader of a later term hears from us waits until that term is durable, whatever it sent.
+#[test]
+fn an_answer_to_a_chunk_waits_for_its_term() {
+    let mut victim = victim(RoleKind::Follower);
+    let position = Position::new(Index(1), Term(1));
+    let configuration = Configuration::of_voters((1..=3).map(ReplicaId)).expect("voters make a group");
+    let meta = SnapshotMeta { position, configuration };
+    let snapshot = SnapshotDescriptor { id: SnapshotId(1), meta, bytes: 8 };
+    let body = Body::SnapshotChunk(SnapshotChunk { snapshot, offset: 0, length: 8 });
+    let message = Message { from: ReplicaId(2), to: OWN, term: Term(7), body };
+    let state = shell::State { applied: Index(1), ..shell::State::default() };
+    let wire = Wire { message, cargo: Cargo::Chunk(state.into()) };
+    let at_once = victim.shell.receive(victim.clock(), wire);
+    assert!(!at_once.iter().any(|output| matches!(output, Output::Send(_))), "{at_once:?}");
+    let token = victim.shell.write_one().expect("the term is written");
+    let later = victim.shell.complete(victim.clock(), token);
+    let answered = later.iter().any(|output| {
+        matches!(output, Output::Send(Message { body: Body::AppendReply(_), term: Term(7), .. }))
+    });
+    assert!(answered, "{later:?}");
+}
+
+/// Votes for a candidacy that is not durable were never asked for.
+#[test]
+fn votes_that_come_before_they_are_asked_for_count_nothing() {
+    let mut victim = victim(RoleKind::Follower);
+    victim.input(Input::Campaign);
+    let vote = |victim: &mut Victim, from: u64, ballot| {
+        let term = victim.shell.replica().status().role.term.0;
+        let body = Body::VoteReply(VoteReply { ballot, campaign_term: Term(2), granted: true });
+        victim.step(Step::Hear { from, term, body, payloads: Vec::new() });
+        victim.shell.replica().status().role.role
+    };
+    assert_eq!(vote(&mut victim, 2, Ballot::Pre), RoleKind::Candidate);
+    assert_eq!(vote(&mut victim, 2, Ballot::Real), RoleKind::Candidate);
+    assert_eq!(vote(&mut victim, 3, Ballot::Real), RoleKind::Candidate);
+    victim.write_all();
+    assert_eq!(victim.shell.replica().status().role.role, RoleKind::Candidate);
+    assert_eq!(vote(&mut victim, 3, Ballot::Real), RoleKind::Leader);
+}
+
+/// No log holds as many bytes as a number can say; adding them up must not be tried.
+#[test]
+fn a_message_that_claims_more_bytes_than_there_are_is_dropped() {
+    let mut victim = victim(RoleKind::Follower);
+    let mut runs = TermRuns::one(Position::new(Index(2), Term(1)));
+    assert!(runs.push(Position::new(Index(3), Term(2))));
+    let entries = EntryRange { first: Index(2), bytes: u64::MAX, runs };
+    let prev = Position::new(Index(1), Term(1));
+    let (commit, round) = (Index(1), Round(1));
+    let append = Append { prev, entries, configurations: Vec::new(), commit, round, clock: None };
+    let payloads = vec![Payload::Empty; 2];
+    victim.step(Step::Hear { from: 2, term: 2, body: Body::Append(append), payloads });
+    let status = victim.shell.replica().status();
+    assert_eq!((status.last.index, status.counters.hostile), (Index(1), 1));
 }

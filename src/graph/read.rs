@@ -209,9 +209,14 @@ pub fn history(
     let first = BlockRow::decode(&first)?;
     let mut versions = Vec::new();
     let mut at = head_of(view, group, identity, first.kind)?.version;
+    let mut later: Option<Index> = None;
     while at != identity {
         let row = view.get(&BlockRow::version_key(group, at))?;
         let row = BlockRow::decode(&row.ok_or(StoreError::Damaged("a block that is missing"))?)?;
+        // Each version came before the next one: a chain of damaged rows ends, too.
+        if later.replace(row.index).is_some_and(|later| row.index >= later) {
+            return Err(StoreError::Damaged("the order of versions"));
+        }
         let Block::Version(block) = decode(&row.block)? else {
             return Err(StoreError::Damaged("a version"));
         };

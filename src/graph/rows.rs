@@ -148,10 +148,15 @@ impl Head {
         let parse = || {
             let (flags, rest) = bytes.split_first()?;
             let (generation, version) = rest.split_first_chunk()?;
+            let generation = u64::from_le_bytes(*generation);
+            // An entity that no log could bring to life so often leaves no room for the next time.
+            if generation > u64::MAX / 2 {
+                return None;
+            }
             Some(Self {
                 kind: if flags & FLAG_EDGE == 0 { Kind::Node } else { Kind::Edge },
                 deleted: flags & FLAG_DELETED != 0,
-                generation: Generation(u64::from_le_bytes(*generation)),
+                generation: Generation(generation),
                 version: Cid::from_digest(version.try_into().ok()?),
             })
         };

@@ -252,7 +252,7 @@ fn read_rows(
     group: GroupId,
     mut rows: impl FnMut(Batch) -> Result<(), ImportError>,
 ) -> Result<u128, ImportError> {
-    let (mut count, mut digest) = (0_u64, 0_u128);
+    let (mut count, mut digest, mut last) = (0_u64, 0_u128, Vec::new());
     loop {
         let length = u32::from_le_bytes(read_array(reader)?);
         let checksum = u32::from_le_bytes(read_array(reader)?);
@@ -279,8 +279,15 @@ fn read_rows(
             return Err(ImportError::Damaged("a frame's checksum"));
         }
         let batch = read_frame(&Bytes::from(frame), group, |key, value| {
+            // A row that came twice would count twice and be there once.
+            if *key <= last[..] {
+                return Err(ImportError::Damaged("the rows are not in order"));
+            }
+            last.clear();
+            last.extend_from_slice(key);
             count += 1;
             digest = digest.wrapping_add(row_sum(key, value));
+            Ok(())
         })?;
         rows(batch)?;
     }
@@ -289,7 +296,7 @@ fn read_rows(
 fn read_frame(
     frame: &Bytes,
     group: GroupId,
-    mut row: impl FnMut(&[u8], &[u8]),
+    mut row: impl FnMut(&[u8], &[u8]) -> Result<(), ImportError>,
 ) -> Result<Batch, ImportError> {
     let mut batch = Batch::new();
     let mut at = 0;
@@ -309,7 +316,7 @@ fn read_frame(
             return Err(ImportError::Damaged("a row that no snapshot holds"));
         }
         let value = frame.slice(value_at..value_at + value_bytes);
-        row(&key, &value);
+        row(&key, &value)?;
         batch.put(key, value);
         at = value_at + value_bytes;
     }

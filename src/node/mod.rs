@@ -15,8 +15,9 @@ pub(crate) mod start;
 pub(crate) mod status;
 pub(crate) mod tls;
 pub(crate) mod views;
-pub(crate) mod wire;
 pub(crate) mod worker;
+
+pub(crate) use crate::wire;
 
 /// Reads entries back from the log's files.
 pub(crate) type NodeLogReader = crate::storage::wal::LogReader<crate::storage::wal::OsDisk>;

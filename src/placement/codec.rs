@@ -21,6 +21,8 @@ use crate::{
 
 const STATE_VERSION: u8 = 1;
 const COMMAND_VERSION: u8 = 1;
+/// Numbers that are given out one by one never get here: they leave room to count on.
+const NUMBER_MAX: u64 = u64::MAX >> 1;
 
 /// Why bytes stand for no state or command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +61,12 @@ impl MetaState {
     /// Where they stand for none.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let state: Self = decode(STATE_VERSION, bytes)?;
+        if [state.next_peer, state.next_replica, state.map.epoch]
+            .into_iter()
+            .any(|number| number > NUMBER_MAX)
+        {
+            return Err(DecodeError::Contradiction("a number is out of range"));
+        }
         state.check().map_err(DecodeError::Contradiction)?;
         Ok(state)
     }

@@ -162,9 +162,15 @@ impl Replica {
                 Ballot::Pre | Ballot::Real,
             ) => return,
         };
-        if reply.campaign_term == campaign_term {
-            self.record_vote(now, from, reply.granted);
+        if reply.campaign_term != campaign_term {
+            return;
         }
+        if !self.term_is_durable() {
+            // Nobody was asked yet: a candidacy that could be forgotten must not be won.
+            self.counters.hostile += 1;
+            return;
+        }
+        self.record_vote(now, from, reply.granted);
     }
 
     fn record_vote(&mut self, now: Now, voter: ReplicaId, granted: bool) {

@@ -244,7 +244,7 @@ impl Replica {
 
     /// An answer in a term that may not be durable yet waits for it: whoever heard of the term
     /// from us must be able to rely on it after our crash.
-    fn send_in_term(&mut self, to: ReplicaId, body: Body) {
+    pub(super) fn send_in_term(&mut self, to: ReplicaId, body: Body) {
         let message = self.message(to, body);
         if self.term_is_durable() {
             self.outputs.push_back(Output::Send(message));

@@ -13,6 +13,8 @@ use crate::limits::{APPEND_ENTRIES_MAX, MEMBERS_MAX};
 
 /// Terms and indexes above this are nobody's: they leave room to count on.
 const NUMBER_MAX: u64 = 1 << 62;
+/// No message has as many payload bytes, whatever it claims: they can be summed up without end.
+const PAYLOAD_BYTES_MAX: u64 = 1 << 40;
 
 impl Replica {
     /// A message arrived.
@@ -157,5 +159,6 @@ fn append_is_well_formed(term: Term, append: &Append) -> bool {
         && last.term <= term
         && last.index.0 <= NUMBER_MAX
         && append.entries.count() <= APPEND_ENTRIES_MAX
+        && append.entries.bytes <= PAYLOAD_BYTES_MAX
         && configurations
 }

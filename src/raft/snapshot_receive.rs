@@ -61,7 +61,7 @@ impl Replica {
     fn acknowledge_committed(&mut self, reached: Index) {
         let following = self.following_mut();
         let (leader, round) = (following.leader, following.round);
-        self.send(
+        self.send_in_term(
             leader,
             Body::AppendReply(AppendReply { outcome: AppendOutcome::Accepted(reached), round }),
         );
@@ -69,7 +69,7 @@ impl Replica {
 
     fn tell_progress(&mut self, position: Position, next_offset: u64) {
         let leader = self.following_mut().leader;
-        self.send(leader, Body::SnapshotReply(SnapshotReply { position, next_offset }));
+        self.send_in_term(leader, Body::SnapshotReply(SnapshotReply { position, next_offset }));
     }
 
     fn incoming_mut(&mut self) -> Option<&mut Incoming> {

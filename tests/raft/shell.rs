@@ -80,7 +80,7 @@ enum Pending {
     Purge(SnapshotMeta),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Shell {
     pub(crate) id: ReplicaId,
     pub(crate) replica: Option<Replica>,

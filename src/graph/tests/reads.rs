@@ -2,9 +2,10 @@
 
 use super::*;
 use crate::graph::read::{
-    Detail, EdgeRef, Page, PageOf, block, by_property, contains, edges_by_label, entity, in_edges, living,
-    living_generation, locate, out_edges,
+    Detail, EdgeRef, Page, PageOf, block, by_property, contains, edges_by_label, entity, history, in_edges,
+    living, living_generation, locate, out_edges,
 };
+use crate::storage::graph_store::{Batch, ReadView, StoreError};
 
 fn all() -> Page {
     Page::first(usize::MAX)
@@ -113,4 +114,41 @@ fn pages_cover_everything_once() {
     let wanted = Value::from("31");
     let found = by_property(&bench.store, GROUP, "name", &wanted, &all()).unwrap().items;
     assert_eq!(found.iter().map(|entity| entity.cid).collect::<Vec<_>>(), [node_cid("31")]);
+}
+
+/// Rows that another node made up: a version that names itself as the one before.
+#[test]
+fn a_history_that_goes_in_a_circle_is_damaged() {
+    let mut bench = Bench::new();
+    let cid = bench.ok(create_node("a")).cid;
+    let version = bench.ok(update_node(cid, "x", 1)).version;
+    let circle = VersionBlock {
+        identity: cid,
+        previous: version,
+        generation: Generation::FIRST,
+        deleted: false,
+        properties: Properties::new(),
+    };
+    let row = rows::BlockRow::encode(Kind::Node, Index(3), &circle.encode().unwrap());
+    let mut batch = Batch::new();
+    batch.put(rows::BlockRow::version_key(GROUP, version), row);
+    bench.store.commit(batch).unwrap();
+    assert_eq!(history(&bench.store, GROUP, cid), Err(StoreError::Damaged("the order of versions")));
+}
+
+/// And a node with a life after which there is no other.
+#[test]
+fn a_life_that_no_log_reaches_is_damaged() {
+    let mut bench = Bench::new();
+    let receipt = bench.ok(create_node("a"));
+    bench.ok(GraphOperation::DeleteNode { cid: receipt.cid });
+    let key = rows::Head::key(GROUP, receipt.cid);
+    let row = bench.store.get(&key).unwrap().expect("it was deleted");
+    let head = rows::Head { generation: Generation(u64::MAX), ..rows::Head::decode(&row).unwrap() };
+    let mut batch = Batch::new();
+    batch.put(key, head.encode());
+    bench.store.commit(batch).unwrap();
+    let again = request("test", 9, create_node("a")).encode();
+    let applied = bench.machine.apply_batch(&bench.store, &[(Index(9), Term(1), &again)]);
+    assert_eq!(applied.err(), Some(StoreError::Damaged("an entity's current version")));
 }

@@ -90,6 +90,26 @@ fn a_damaged_stream_changes_nothing() {
     assert_eq!(rows_of(&other.store), before);
 }
 
+/// A sender that says a row twice, with every checksum right, would have it counted twice.
+#[test]
+fn rows_out_of_order_are_refused() {
+    let mut bench = Bench::new();
+    bench.ok(create_node("a"));
+    let good = stream(&bench);
+    let (header, frame) = good.split_at(48);
+    let length = u32::from_le_bytes(frame[..4].try_into().unwrap()) as usize;
+    let twice = [&frame[8..8 + length], &frame[8..8 + length]].concat();
+    let digest = bench.machine.digest().wrapping_mul(2);
+    let (_, rows) = full_digest(&bench.store, GROUP).unwrap();
+    let checksum = |bytes: &[u8]| crc32fast::hash(bytes).to_le_bytes();
+    let header = [&header[..28], &digest.to_le_bytes()].concat();
+    let trailer = [&(2 * rows).to_le_bytes()[..], &digest.to_le_bytes()].concat();
+    let mut bytes = [&header[..], &checksum(&header), &(2 * length as u32).to_le_bytes()].concat();
+    bytes.extend([&checksum(&twice)[..], &twice, &[0; 4], &checksum(&trailer), &trailer].concat());
+    let error = import(&MemoryStore::new(), GROUP, &mut Cursor::new(&bytes)).unwrap_err();
+    assert!(matches!(error, ImportError::Damaged("the rows are not in order")), "{error}");
+}
+
 /// A store that fails after a number of commits, like a process that dies there.
 #[derive(Clone)]
 struct Failing {

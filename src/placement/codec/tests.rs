@@ -52,7 +52,10 @@ fn bytes_that_stand_for_nothing_are_refused() {
 #[test]
 fn a_state_that_breaks_a_promise_is_not_decoded() {
     type Break = fn(&mut MetaState);
-    let broken: [(&str, Break); 9] = [
+    let broken: [(&str, Break); 12] = [
+        ("no room for another peer number", |s| s.next_peer = u64::MAX),
+        ("no room for another replica number", |s| s.next_replica = u64::MAX),
+        ("no room for another epoch", |s| s.map.epoch = u64::MAX),
         ("no members", |s| s.members.clear()),
         ("unknown peer number", |s| s.next_peer = 2),
         ("unknown replica number", |s| s.next_replica = 1),

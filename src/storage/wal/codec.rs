@@ -32,6 +32,11 @@ pub const ALIGNMENT: usize = 8;
 /// The smallest segment.
 pub const SEGMENT_BYTES_MIN: u64 = DATA_START + 4096;
 
+/// Indices, terms and epochs above this are nobody's: they leave room to count on.
+const NUMBER_MAX: u64 = u64::MAX >> 1;
+/// No log has as many batches: a [`Chain`] begins at a batch's number times 2^20.
+const SEQUENCE_MAX: u64 = 1 << 43;
+
 const SEGMENT_MAGIC: [u8; 8] = *b"KOTOWAL\0";
 const BATCH_MAGIC: u32 = u32::from_le_bytes(*b"KDBb");
 const MARK_MAGIC: u32 = u32::from_le_bytes(*b"KDBm");
@@ -104,6 +109,14 @@ pub struct SegmentHeader {
     pub previous: Option<SegmentEnd>,
 }
 
+impl SegmentEnd {
+    /// Whether a segment can end there. What has a right checksum and says what no writer says is damaged
+    /// like any other.
+    fn is_possible(self) -> bool {
+        self.offset <= u64::from(u32::MAX) && self.sequence.0 <= SEQUENCE_MAX
+    }
+}
+
 /// Why bytes are no segment header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeaderError {
@@ -157,14 +170,23 @@ impl SegmentHeader {
             offset: u64_at(bytes, 64),
             sequence: BatchSequence(u64_at(bytes, 72)),
         };
-        Ok(Self {
+        let header = Self {
             log: LogId(log),
             segment: SegmentNumber(u32_at(bytes, 32)),
             oldest: SegmentNumber(u32_at(bytes, 36)),
             boot: BootEpoch(u64_at(bytes, 40)),
             length: u64_at(bytes, 48),
             previous: (previous.segment.0 > 0).then_some(previous),
-        })
+        };
+        if header.is_possible() { Ok(header) } else { Err(HeaderError::Invalid) }
+    }
+
+    fn is_possible(&self) -> bool {
+        // Another segment can follow, and the numbers before this one are before it.
+        self.segment.0 < u32::MAX
+            && self.oldest <= self.segment
+            && self.boot.0 <= NUMBER_MAX
+            && self.previous.is_none_or(|end| end.segment < self.segment && end.is_possible())
     }
 
     fn checksum(bytes: &[u8; HEADER_BYTES]) -> u32 {
@@ -206,7 +228,8 @@ impl Mark {
     #[must_use]
     pub fn decode(bytes: &[u8], offset: u64, seal: &Seal) -> Option<Self> {
         let bytes = sealed_at_4(bytes, MARK_BYTES, MARK_MAGIC, offset, seal)?;
-        Some(Self { sequence: BatchSequence(u64_at(bytes, 8)), end: u64_at(bytes, 16) })
+        let mark = Self { sequence: BatchSequence(u64_at(bytes, 8)), end: u64_at(bytes, 16) };
+        (mark.sequence.0 <= SEQUENCE_MAX && mark.end <= u64::from(u32::MAX)).then_some(mark)
     }
 }
 
@@ -241,12 +264,13 @@ impl BatchHeader {
     #[must_use]
     pub fn decode(bytes: &[u8], offset: u64, seal: &Seal) -> Option<Self> {
         let bytes = sealed_at_4(bytes, BATCH_HEADER_BYTES, BATCH_MAGIC, offset, seal)?;
-        Some(Self {
+        let header = Self {
             sequence: BatchSequence(u64_at(bytes, 8)),
             boot: BootEpoch(u64_at(bytes, 16)),
             body_bytes: u32_at(bytes, 32),
             records: u32_at(bytes, 36),
-        })
+        };
+        (header.sequence.0 <= SEQUENCE_MAX).then_some(header)
     }
 }
 
@@ -380,6 +404,9 @@ impl RecordKind {
         if flags & !FLAGS_KNOWN != 0 {
             return None;
         }
+        // Where a vote stands, the index is a replica's id, which a remote chose.
+        let index = if code == 2 { Index::ZERO } else { position.index };
+        possible(Position { index, ..position })?;
         Some(match (code, entry_code) {
             (1, 0) => Self::Entry(position, EntryKind::Normal),
             (1, 1) => Self::Entry(position, EntryKind::Empty),
@@ -453,7 +480,10 @@ impl Checkpoint {
         let number = |slot: usize| u64_at(fixed, slot * 8);
         let flags = number(0);
         let vote = (flags & Self::VOTE != 0).then_some(ReplicaId(number(2)));
-        let position = Position::new(Index(number(3)), Term(number(4)));
+        let position = possible(Position::new(Index(number(3)), Term(number(4))))?;
+        if number(1) > NUMBER_MAX {
+            return None;
+        }
         let damage = [number(5), number(6), number(7), number(8), number(9)];
         Some(Self {
             hard_state: HardState { term: Term(number(1)), vote },
@@ -507,6 +537,9 @@ impl Mirror {
     #[must_use]
     pub fn decode(bytes: &[u8], offset: u64, seal: &Seal) -> Option<Self> {
         let bytes = sealed_at_4(bytes, MIRROR_BYTES, MIRROR_MAGIC, offset, seal)?;
+        if u64_at(bytes, 8) > SEQUENCE_MAX || u64_at(bytes, 32) > NUMBER_MAX {
+            return None;
+        }
         let flags = u16::from_le_bytes([bytes[28], bytes[29]]);
         let vote = (flags & FLAG_VOTE != 0).then_some(ReplicaId(u64_at(bytes, 40)));
         Some(Self {
@@ -519,6 +552,11 @@ impl Mirror {
             hard_state: HardState { term: Term(u64_at(bytes, 32)), vote },
         })
     }
+}
+
+/// The position, where a log can reach it.
+fn possible(position: Position) -> Option<Position> {
+    (position.index.0 <= NUMBER_MAX && position.term.0 <= NUMBER_MAX).then_some(position)
 }
 
 /// Writes the checksum of a structure into its bytes 4 to 8.

@@ -104,7 +104,7 @@ pub enum DamageKind {
     },
     /// Records that may have been anything: votes, entries, truncations.
     Records,
-    /// A whole segment file.
+    /// A whole segment file, and those behind it that are missing too.
     Segment,
 }
 
@@ -237,6 +237,18 @@ pub(super) struct Recovered {
     pub(super) end: SegmentEnd,
     /// The segments that are there, needed or not.
     pub(super) files: BTreeSet<SegmentNumber>,
+    /// What the reading rests on, where some of it is damaged.
+    pub(super) witnesses: Option<Witnesses>,
+}
+
+/// Segments that make up for damage in a later one: what they say is not said again whole before the
+/// damaged ones are no longer needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Witnesses {
+    /// The oldest segment that was read.
+    pub(super) oldest: SegmentNumber,
+    /// The last segment that is damaged.
+    pub(super) damaged: SegmentNumber,
 }
 
 /// Reads the log in this directory; none where there is no segment.
@@ -259,12 +271,13 @@ pub(super) fn recover(disk: &impl ReadDisk) -> Result<Option<Recovered>, OpenErr
     let mut replay = Replay::default();
     let mut end = SegmentEnd::default();
     let mut torn = None;
-    for number in newest_header.oldest.0..=newest.0 {
-        let segment = SegmentNumber(number);
-        let Some(header) = headers.get(&segment) else {
-            replay.lose(At { segment, offset: 0 }.damage(DamageKind::Segment));
-            continue;
-        };
+    let mut expected = newest_header.oldest;
+    for (&segment, header) in &headers {
+        if segment > expected {
+            // Of neighbouring segments that are missing, the first one is named.
+            replay.lose(At { segment: expected, offset: 0 }.damage(DamageKind::Segment));
+        }
+        expected = segment.next();
         let sealed = headers.get(&segment.next()).and_then(|next| next.previous);
         let name = segment_name(segment);
         let image = SegmentImage::read(disk, &name).map_err(OpenError::disk(format!("reading {name}")))?;
@@ -275,7 +288,9 @@ pub(super) fn recover(disk: &impl ReadDisk) -> Result<Option<Recovered>, OpenErr
         end = SegmentEnd { segment, offset: found.offset, sequence: found.sequence };
     }
     let (groups, damage) = replay.finish();
-    Ok(Some(Recovered { log, boot: newest_header.boot, groups, damage, torn, end, files }))
+    let damaged = damage.iter().map(|damage| damage.segment).max();
+    let witnesses = damaged.map(|damaged| Witnesses { oldest: newest_header.oldest, damaged });
+    Ok(Some(Recovered { log, boot: newest_header.boot, groups, damage, torn, end, files, witnesses }))
 }
 
 /// Reads a segment's header from whichever copy is whole.

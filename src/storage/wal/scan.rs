@@ -1,6 +1,7 @@
 //! Reading one segment from its first batch to its end, past whatever is damaged in between.
 
 use alloc::{
+    borrow::ToOwned,
     collections::{BTreeMap, BTreeSet},
     vec,
     vec::Vec,
@@ -29,7 +30,9 @@ const SECTOR: usize = 512;
 impl SegmentImage {
     /// Reads a whole file; then, where that fails, what can be read of it.
     pub(super) fn read(disk: &impl ReadDisk, name: &str) -> Result<Self, DiskError> {
-        let length = usize::try_from(disk.length(name)?).map_err(|_| DiskError::Full)?;
+        let length = u32::try_from(disk.length(name)?)
+            .map_err(|_| DiskError::Failed("it is longer than a segment can be".to_owned()))?;
+        let length = usize::try_from(length).map_err(|_| DiskError::Full)?;
         let mut bytes = vec![0; length];
         let mut unreadable = Vec::new();
         match disk.read_at(name, 0, &mut bytes) {
@@ -167,7 +170,7 @@ impl<'a> Scan<'a> {
         if mutant!(B24) && self.sealed.is_none() {
             return None;
         }
-        let limit = self.sealed.map_or(self.image.length(), |end| end.offset);
+        let limit = self.sealed.map_or(u64::MAX, |end| end.offset).min(self.image.length());
         let later = (offset + BATCH_HEADER_BYTES as u64..limit)
             .step_by(ALIGNMENT)
             .find_map(|at| Some((at, self.batch_header(at).filter(|header| header.sequence > next)?)));
@@ -193,7 +196,7 @@ impl<'a> Scan<'a> {
     fn salvage(&self, range: Range<u64>, replay: &mut Replay) {
         let mut at = range.start + BATCH_HEADER_BYTES as u64;
         let mut losing = false;
-        while at < range.end {
+        while at < range.end.min(self.image.length()) {
             if let Some(record) = self.record_header(at).filter(|r| at + r.record_bytes() as u64 <= range.end)
             {
                 replay.record(&record, self.payload(&record, at), self.at(at));
@@ -210,6 +213,10 @@ impl<'a> Scan<'a> {
                 losing = true;
                 at += ALIGNMENT as u64;
             }
+        }
+        if at < range.end && !losing {
+            // The file was cut.
+            replay.lose(self.at(at).damage(DamageKind::Records));
         }
     }
 

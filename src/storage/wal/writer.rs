@@ -22,7 +22,7 @@ use super::{
     Recovery, SegmentNumber, WalOptions, WriteError,
     batch::{Buffers, Destination},
     codec::{Mark, SEGMENT_BYTES_MIN, Seal},
-    recovery::recover,
+    recovery::{Witnesses, recover},
     state::GroupState,
 };
 use crate::raft::{HardState, Position, SnapshotMeta, WriteFault};
@@ -43,6 +43,7 @@ pub struct WalWriter<D> {
     groups: BTreeMap<GroupId, GroupState>,
     segment: Segment,
     files: BTreeSet<SegmentNumber>,
+    witnesses: Option<Witnesses>,
     next: BatchSequence,
     buffers: Buffers,
     /// Entries that a new segment took over, not yet told to the embedder.
@@ -134,6 +135,7 @@ impl<D: Disk> WalWriter<D> {
             recovery.damage = found.damage;
             recovery.torn = found.torn;
             writer.files = found.files;
+            writer.witnesses = found.witnesses;
             writer.next = found.end.sequence.next();
             previous = Some(found.end);
         }
@@ -171,6 +173,7 @@ impl<D: Disk> WalWriter<D> {
                 oldest: SegmentNumber(1),
             },
             files: BTreeSet::new(),
+            witnesses: None,
             next: BatchSequence(1),
             buffers: Buffers::default(),
             moved: Vec::new(),

@@ -4,9 +4,11 @@ use alloc::vec::Vec;
 
 use super::{
     super::{
-        Damage, DamageKind, GatherError, GroupId, GroupWrite, LogIndex, LogReader, MemDisk, ReadError,
-        Recovery, SegmentNumber, WalOptions, WalWriter, WriteError,
-        codec::{DATA_START, HEADER_OFFSETS, MARK_OFFSETS, RECORD_HEADER_BYTES},
+        BootEpoch, Damage, DamageKind, GatherError, GroupId, GroupWrite, LogIndex, LogReader, MemDisk,
+        ReadError, Recovery, SegmentNumber, WalOptions, WalWriter, WriteError,
+        codec::{
+            BATCH_HEADER_BYTES, DATA_START, HEADER_OFFSETS, MARK_OFFSETS, RECORD_HEADER_BYTES, SegmentHeader,
+        },
         recovery::segment_name,
     },
     append, genesis, hard_state, meta,
@@ -263,6 +265,28 @@ fn one_copy_of_a_header_and_one_mark_are_enough() {
 }
 
 #[test]
+fn a_log_that_made_up_for_damage_still_does_when_it_is_opened_again() {
+    let mut model = Model::new();
+    let (mut writer, _) = open(MemDisk::new());
+    // The entry keeps the first segment, which alone says how the other group began.
+    let first = [genesis(1), genesis(2), append(2, 2..=2, 1)];
+    writer.write(&first).expect("a sound disk takes it");
+    let (mut writer, _) = open(writer.disk().clone());
+    let second = append(1, 2..=4, 1);
+    writer.write(core::slice::from_ref(&second)).expect("a sound disk takes it");
+    first.iter().chain([&second]).for_each(|write| apply(&mut model, write));
+    let mut disk = writer.close().expect("a sound disk takes it");
+    // The first record of the second segment's checkpoint.
+    let record = usize::try_from(DATA_START).unwrap() + BATCH_HEADER_BYTES;
+    disk.flip_bit(&segment_name(SegmentNumber(2)), record, 0);
+    for round in 0..5 {
+        let (writer, recovery) = open(disk);
+        assert_eq!(check_nothing_silent(writer.disk(), &recovery, &model), [], "round {round}");
+        disk = writer.disk().clone();
+    }
+}
+
+#[test]
 fn a_missing_segment_damages_those_who_had_entries_there() {
     let keep_all = WalOptions { rewrite_bytes_max: 0, ..options() };
     let open = |disk: MemDisk| WalWriter::open(disk, keep_all).expect("it opens");
@@ -278,6 +302,40 @@ fn a_missing_segment_damages_those_who_had_entries_there() {
     let lost = recovery.groups[&GroupId(1)].damage.map(|damage| damage.kind);
     assert_eq!(lost, Some(DamageKind::Entries { first: Index(2), last: Index(5) }));
     assert_eq!(recovery.groups[&GroupId(2)].damage, None, "the next checkpoint proves it complete");
+}
+
+/// Numbers that a disk made up cost no time and no memory.
+#[test]
+fn a_gap_of_many_segments_is_one_damage() {
+    let far = SegmentNumber(4_000_000_000);
+    let header = SegmentHeader {
+        log: super::LOG,
+        segment: far,
+        oldest: SegmentNumber(1),
+        boot: BootEpoch(1),
+        length: super::SEGMENT_BYTES,
+        previous: None,
+    };
+    let mut bytes = alloc::vec![0; usize::try_from(super::SEGMENT_BYTES).unwrap()];
+    bytes[..128].copy_from_slice(&header.encode());
+    let mut disk = MemDisk::new();
+    disk.put(&segment_name(far), bytes);
+    let (_, recovery) = open(disk);
+    let missing = Damage { segment: SegmentNumber(1), offset: 0, kind: DamageKind::Segment };
+    assert_eq!(recovery.damage, [missing]);
+}
+
+#[test]
+fn a_sealed_segment_that_was_cut_is_damaged_to_its_end() {
+    let (mut writer, _) = open(MemDisk::new());
+    writer.write(&[genesis(1), append(1, 2..=9, 1)]).expect("a sound disk takes it");
+    let (writer, _) = open(writer.disk().clone());
+    let (mut disk, name) = (writer.disk().clone(), segment_name(SegmentNumber(1)));
+    let mut bytes = disk.contents(&name).expect("it is there").to_vec();
+    bytes.truncate(usize::try_from(DATA_START).unwrap() + 200);
+    disk.put(&name, bytes);
+    let (_, recovery) = open(disk);
+    assert!(!recovery.damage.is_empty() && recovery.groups[&GroupId(1)].damage.is_some());
 }
 
 #[test]

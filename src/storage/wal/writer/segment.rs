@@ -167,7 +167,12 @@ impl<D: Disk> WalWriter<D> {
     ) -> SegmentNumber {
         let kept = self.groups.iter().filter(|(group, _)| !rewrites.contains_key(group));
         let kept = kept.filter(|_| !mutant!(M49));
-        kept.filter_map(|(_, state)| state.index.oldest_segment()).min().unwrap_or(number)
+        let oldest = kept.filter_map(|(_, state)| state.index.oldest_segment()).min().unwrap_or(number);
+        match self.witnesses {
+            // A damaged segment is needed, and so is what made up for the damage.
+            Some(witnesses) if oldest <= witnesses.damaged => oldest.min(witnesses.oldest),
+            Some(_) | None => oldest,
+        }
     }
 
     /// Removes the files that the newest segment says are not needed.
