@@ -157,7 +157,12 @@ impl GraphOperation {
             11 | 12 => Self::Read { entity: Entity::Node(node) },
             13 => Self::Read { entity: edge() },
             14 => Self::Neighbors { node },
-            _ => Self::History { entity: Entity::Node(node) },
+            // Mostly of edges: a node's history grows with the run.
+            _ if below(8) == 7 => Self::History { entity: Entity::Node(node) },
+            _ => {
+                let edge = Entity::Edge { source: node, life: 1 + below(LIVES), target: below(NODES) };
+                Self::History { entity: edge }
+            }
         }
     }
 
