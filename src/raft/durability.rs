@@ -108,6 +108,20 @@ impl Durability {
         self.held.clear();
     }
 
+    /// Counts writes from the latest settled one and forgets when they were asked for.
+    #[cfg(feature = "model")]
+    pub(super) fn abstract_history(&mut self) {
+        let settled = core::mem::take(&mut self.settled);
+        self.issued -= settled;
+        self.hard_state = self.hard_state.saturating_sub(settled);
+        for write in &mut self.outstanding {
+            write.asked = Instant::default();
+        }
+        for (waits_for, _) in &mut self.held {
+            *waits_for -= settled;
+        }
+    }
+
     fn ask(&mut self, reaches: Option<Index>, now: Instant) -> WriteToken {
         self.issued += 1;
         self.outstanding.push_back(Outstanding { reaches, asked: now, done: false });

@@ -35,7 +35,10 @@
 //! | `log` | which entry has which term |
 //! | `limits` | how much is under way at once |
 //! | `invariants` | what must always hold |
+//! | `abstraction` | a replica without its history, for a model checker (feature `model`) |
 
+#[cfg(feature = "model")]
+mod abstraction;
 mod compaction;
 mod configuration;
 mod contract;

@@ -103,6 +103,12 @@ impl Window {
         self.bytes
     }
 
+    /// Forgets what is in it.
+    #[cfg(feature = "model")]
+    pub(super) fn forget(&mut self) {
+        *self = Self::default();
+    }
+
     /// Adds a message that ends at `last`.
     pub(super) fn push(&mut self, last: Index, bytes: u64) {
         self.messages.push_back((last, bytes));
