@@ -46,7 +46,6 @@ use kotoba_db_cluster_proto::v1::{
 };
 use tokio::{
     sync::watch,
-    task::JoinSet,
     time::{sleep, timeout},
 };
 use tonic::{Status, transport::Channel};
@@ -65,6 +64,7 @@ use crate::{
     limits::GRPC_MESSAGE_BYTES_MAX,
     placement::{ClusterId, MemberStatus, MetaState},
     raft::PeerId,
+    runtime::tasks::JoinSet,
 };
 
 /// The pause between two rounds of questions.

@@ -1,7 +1,6 @@
 //! The calls that read, for clients and for other nodes.
 
 use kotoba_db_cluster_proto::v1;
-use tokio::task::JoinSet;
 
 use super::{
     Services, convert, errors,
@@ -13,6 +12,7 @@ use crate::{
     error::{ClusterError, ErrorCode},
     limits::{GROUPS_PER_NODE_MAX, STREAM_IN_FLIGHT_MAX},
     raft::GroupId,
+    runtime::tasks::JoinSet,
 };
 
 impl Services {

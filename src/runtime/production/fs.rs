@@ -1,0 +1,9 @@
+//! The system's files.
+
+pub(crate) use std::{
+    fs::{
+        File, OpenOptions, TryLockError, create_dir_all, exists, metadata, read, read_dir, remove_file,
+        rename,
+    },
+    os::unix::fs::FileExt,
+};
