@@ -148,6 +148,14 @@ macro_rules! contract {
                 super::$check(&super::open(directory.path()));
             })+
         }
+
+        #[cfg(feature = "redb")]
+        mod redb_store {
+            $(#[test] fn $check() {
+                let directory = tempfile::tempdir().expect("a temporary directory");
+                super::$check(&super::open_redb(directory.path()));
+            })+
+        }
     };
 }
 
@@ -156,6 +164,41 @@ contract!(reads_see_commits, scans_keep_to_their_range, views_do_not_change, man
 #[cfg(feature = "node")]
 fn open(directory: &std::path::Path) -> FjallStore {
     FjallStore::open(directory, &StoreOptions::default()).expect("the directory is usable")
+}
+
+#[cfg(feature = "redb")]
+fn open_redb(directory: &std::path::Path) -> RedbStore {
+    RedbStore::open(directory, 1 << 20).expect("the directory is usable")
+}
+
+#[cfg(feature = "redb")]
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    #[test]
+    fn redb_store_behaves_like_a_map_over_restarts(batches in any_batches()) {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        behaves_like_a_map(open_redb(directory.path()), &batches, |store| {
+            store.persist().unwrap();
+            drop(store);
+            open_redb(directory.path())
+        });
+    }
+}
+
+#[cfg(feature = "redb")]
+#[test]
+fn redb_store_is_locked_while_open_and_forgets_what_was_not_made_durable() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = open_redb(directory.path());
+    assert!(matches!(RedbStore::open(directory.path(), 1 << 20), Err(StoreError::Io { action: "open", .. })));
+    put(&store, b"a", b"1");
+    store.persist().unwrap();
+    put(&store, b"b", b"2");
+    // A crash: what the file holds now, and no more.
+    let crashed = tempfile::tempdir().expect("a temporary directory");
+    std::fs::copy(directory.path().join("graph.redb"), crashed.path().join("graph.redb")).unwrap();
+    assert_eq!(all(&open_redb(crashed.path())), [(b"a".to_vec(), b"1".to_vec())]);
 }
 
 proptest! {
