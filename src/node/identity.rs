@@ -382,12 +382,9 @@ impl MembershipRecord {
 }
 
 fn create_dir(dir: &Path) -> Result<(), IdentityError> {
-    if fs::metadata(dir).is_ok_and(|found| found.is_dir()) {
-        return Ok(());
-    }
     let unwritable = |error| IdentityError::Unwritable { what: "create", path: dir.into(), error };
     fs::create_dir_all(dir).map_err(unwritable)?;
-    // The directory's own name must survive a crash, too.
+    // The directory's own name must survive a crash, too, whoever created it.
     match dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         Some(parent) => sync_dir(parent).map_err(unwritable),
         None => Ok(()),

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use super::host::{Access, Disk, FileId, Kind, host};
+use super::host::{Access, Disk, FileId, host};
 
 /// An open file.
 pub(crate) struct File {
@@ -51,7 +51,7 @@ impl File {
     }
 
     pub(crate) fn metadata(&self) -> io::Result<Metadata> {
-        Ok(Metadata { kind: Kind::File, length: self.disk.length(self.id)? })
+        Ok(Metadata { length: self.disk.length(self.id)? })
     }
 
     pub(crate) fn try_lock(&self) -> Result<(), TryLockError> {
@@ -155,17 +155,12 @@ impl OpenOptions {
     }
 }
 
-/// What is known of a file or directory.
+/// What is known of a file.
 pub(crate) struct Metadata {
-    kind: Kind,
     length: u64,
 }
 
 impl Metadata {
-    pub(crate) fn is_dir(&self) -> bool {
-        self.kind == Kind::Directory
-    }
-
     pub(crate) fn len(&self) -> u64 {
         self.length
     }
@@ -193,14 +188,6 @@ pub(crate) fn create_dir_all(path: impl AsRef<Path>) -> io::Result<()> {
 
 pub(crate) fn exists(path: impl AsRef<Path>) -> io::Result<bool> {
     Ok(host().disk().kind(path.as_ref())?.is_some())
-}
-
-pub(crate) fn metadata(path: impl AsRef<Path>) -> io::Result<Metadata> {
-    match host().disk().kind(path.as_ref())? {
-        Some(Kind::File) => File::open(path)?.metadata(),
-        Some(kind @ Kind::Directory) => Ok(Metadata { kind, length: 0 }),
-        None => Err(ErrorKind::NotFound.into()),
-    }
 }
 
 pub(crate) fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {

@@ -160,7 +160,10 @@ pub trait Acceptor: Send + Sync {
     fn address(&self) -> SocketAddr;
 
     /// The next connection.
-    fn poll_accept(&mut self, context: &mut Context<'_>) -> Poll<Box<dyn Connection>>;
+    ///
+    /// # Errors
+    /// Where there will be no more.
+    fn poll_accept(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Box<dyn Connection>>>;
 }
 
 impl fmt::Debug for dyn Acceptor {

@@ -180,7 +180,7 @@ impl TcpListener {
         Ok(self.0.address())
     }
 
-    async fn accept(&mut self) -> Box<dyn Connection> {
+    async fn accept(&mut self) -> io::Result<Box<dyn Connection>> {
         poll_fn(|context| self.0.poll_accept(context)).await
     }
 }
@@ -190,7 +190,7 @@ impl TcpListener {
 /// # Errors
 /// Where TLS cannot be set up.
 pub(crate) async fn serve(
-    Listener { mut listener, address: _ }: Listener,
+    Listener { mut listener, address }: Listener,
     routes: Routes,
     tls: Option<&Tls>,
     network: &NetworkTuning,
@@ -207,6 +207,7 @@ pub(crate) async fn serve(
             () = &mut shutdown => break,
             accepted = listener.accept() => accepted,
         };
+        let accepted = accepted.map_err(|error| ServeError::Ended { address, problem: error.to_string() })?;
         let serving = serve_one(accepted, routes.clone(), tls.clone(), network.clone(), stopping.clone());
         connections.spawn(serving);
     }

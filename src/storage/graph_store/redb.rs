@@ -164,7 +164,12 @@ impl OneFile {
             Err(fs::TryLockError::WouldBlock) => return Err(io::Error::other("it is open elsewhere")),
             Err(fs::TryLockError::Error(error)) => return Err(error),
         }
-        File::open(directory)?.sync_all()?;
+        // The names of the file and of its directory must survive a crash, too.
+        for directory in [Some(directory), directory.parent()].into_iter().flatten() {
+            if !directory.as_os_str().is_empty() {
+                File::open(directory)?.sync_all()?;
+            }
+        }
         Ok(Self(file))
     }
 }
