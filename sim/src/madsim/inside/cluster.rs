@@ -66,7 +66,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Cluster {
     /// Starts all nodes.
-    pub(super) fn start(profile: &Profile, handle: Handle, ears: Ears, certificates: &Certificates) -> Arc<Self> {
+    pub(super) fn start(
+        profile: &Profile,
+        handle: Handle,
+        ears: Ears,
+        certificates: &Certificates,
+    ) -> Arc<Self> {
         let troubles = Troubles::default();
         let addresses: Vec<SocketAddr> = (1..=profile.nodes).map(address).collect();
         let mut nodes = Vec::new();
@@ -94,7 +99,11 @@ impl Cluster {
     }
 
     /// A client's machine.
-    pub(super) fn client_machine(&self, number: u8, certificates: &Certificates) -> madsim::runtime::NodeHandle {
+    pub(super) fn client_machine(
+        &self,
+        number: u8,
+        certificates: &Certificates,
+    ) -> madsim::runtime::NodeHandle {
         let machine = self.handle.create_node().name(format!("c{number}")).build();
         simulator::<Wires>().attach(machine.id(), client_ip(number));
         certificates.put_on(machine.id());
