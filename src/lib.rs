@@ -19,7 +19,7 @@ macro_rules! mutant {
 
 #[cfg(feature = "node")]
 pub mod api;
-#[cfg(feature = "node")]
+#[cfg(all(feature = "node", not(madsim)))]
 pub mod cli;
 #[cfg(feature = "node")]
 pub mod client;
@@ -38,6 +38,10 @@ pub mod mutants;
 mod node;
 pub mod placement;
 pub mod raft;
+#[cfg(all(feature = "node", not(madsim)))]
+mod runtime;
+#[cfg(all(feature = "node", madsim))]
+pub mod runtime;
 pub mod storage;
 #[cfg(feature = "wire")]
 mod wire;

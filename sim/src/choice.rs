@@ -71,7 +71,7 @@ impl fmt::Debug for Point {
 }
 
 /// Answers choices.
-pub trait Source: fmt::Debug {
+pub trait Source: fmt::Debug + Send {
     /// A number below `below`, which is at least 1. Zero is the calm answer.
     fn number(&mut self, point: Point, below: u64) -> u64;
 

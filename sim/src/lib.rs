@@ -6,6 +6,7 @@ pub mod choice;
 pub mod cli;
 pub mod history;
 pub mod machine;
+pub mod madsim;
 pub mod profile;
 pub mod runner;
 pub mod shrink;

@@ -226,6 +226,7 @@ impl KotobaCluster {
     pub async fn ready(&self) -> Result<(), ClusterError> {
         let services = self.shared.services()?;
         tokio::select! {
+            biased;
             () = services.ready() => Ok(()),
             () = self.until_ended() => {
                 let what = format!("node {} has stopped by itself", self.shared.node_id);
@@ -420,6 +421,7 @@ impl KotobaCluster {
     /// Waits until a cluster of one serves.
     async fn until_ready(&mut self, services: &Services) -> Result<(), ClusterError> {
         let ready = tokio::select! {
+            biased;
             () = services.ready() => true,
             () = self.until_ended() => false,
         };

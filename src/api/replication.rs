@@ -19,6 +19,7 @@ use crate::{
     node::service::{Serving, convert, errors},
     placement::PartitionId,
     raft::GroupId,
+    runtime::{net, tasks::JoinSet},
 };
 
 /// How often a node that is to catch up is asked how far it is.
@@ -149,10 +150,15 @@ impl ReplicationManager {
         address: &str,
     ) -> Result<v1::NodeStatus, ClusterError> {
         let mut client = serving.coordinator.channels.cluster(address)?;
-        let request =
-            errors::within(self.shared.tuning.network.request_timeout, v1::StatusRequest { local: true });
-        let answer = client.status(request).await.map_err(|status| errors::of_status(&status))?;
-        let status = answer.into_inner().nodes.into_iter().find(|status| status.id == node.0);
+        let call = |request| async move { client.status(request).await };
+        let deadline = self.shared.tuning.network.request_timeout;
+        let answer = net::within(deadline, v1::StatusRequest { local: true }, call).await;
+        let status = answer
+            .map_err(|status| errors::of_status(&status))?
+            .into_inner()
+            .nodes
+            .into_iter()
+            .find(|status| status.id == node.0);
         status.ok_or_else(|| {
             ClusterError::new(ErrorCode::NodeIdMismatch, format!("the node at {address} is not {node}"))
         })
@@ -167,7 +173,7 @@ async fn wanted_indexes(
 ) -> Result<Vec<(GroupId, u64)>, ClusterError> {
     let meta = serving.coordinator.routing.meta();
     let Some(peer) = meta.active_peer(node) else { return Ok(Vec::new()) };
-    let mut rounds = tokio::task::JoinSet::new();
+    let mut rounds = JoinSet::new();
     for (group, _) in meta.map.replicas_of(peer) {
         let barriers = Arc::clone(&serving.coordinator.barriers);
         rounds.spawn(async move { (group, barriers.confirm(group, within).await) });

@@ -167,6 +167,7 @@ impl Shared {
         let mut epoch = 0;
         loop {
             tokio::select! {
+                biased;
                 _ = tick.tick() => self.observe(serving, &mut epoch),
                 event = events.recv() => match event {
                     Ok(event) => self.tell(event),

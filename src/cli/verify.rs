@@ -160,7 +160,7 @@ pub(super) async fn verify(client: &Client) -> Result<Verdict, ClusterError> {
     let addresses: BTreeMap<&str, String> = cluster
         .nodes
         .iter()
-        .filter_map(|node| Some((node.id.as_str(), crate::client::address_of(node)?)))
+        .filter_map(|node| Some((node.id.as_str(), crate::client::routes::address_of(node)?)))
         .collect();
     let mut verdict = Verdict {
         partitions: cluster.partitions.len(),

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use crate::runtime::random;
+
 const FIRST: Duration = Duration::from_millis(10);
 const LONGEST: Duration = Duration::from_millis(500);
 
@@ -27,7 +29,7 @@ impl Backoff {
 
 /// A number in `[0, 1)`. Without randomness the pauses are merely equal.
 fn share() -> f64 {
-    f64::from(getrandom::u32().unwrap_or(0)) / (f64::from(u32::MAX) + 1.0)
+    f64::from(random::u32().unwrap_or(0)) / (f64::from(u32::MAX) + 1.0)
 }
 
 #[cfg(test)]

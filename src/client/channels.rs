@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    io,
     path::Path,
     sync::{Mutex, PoisonError},
     time::Duration,
@@ -20,6 +20,10 @@ use crate::{
     api::config::TlsConfig,
     error::{ClusterError, ErrorCode},
     limits::GRPC_MESSAGE_BYTES_MAX,
+    runtime::{
+        fs,
+        net::{self, Dial, Timing},
+    },
 };
 
 /// A connection that shows no sign of life is asked for one this often, and given up after the same time.
@@ -72,24 +76,29 @@ impl Channels {
         speaks_tls.then_some("speaks TLS, and this client was given no certificate")
     }
 
-    fn endpoint(&self, address: &str) -> Result<Endpoint, ClusterError> {
+    fn endpoint(&self, address: &str) -> Result<Dial, ClusterError> {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         let endpoint = Endpoint::from_shared(format!("{scheme}://{address}"))
             .map_err(|_| not_an_address(address))?
-            .connect_timeout(self.connect_timeout)
             .tcp_nodelay(true)
             .tcp_keepalive(Some(KEEP_ALIVE))
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE)
             .initial_stream_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOW_BYTES);
-        match &self.tls {
-            None => Ok(endpoint),
+        let endpoint = match &self.tls {
+            None => endpoint,
             Some(tls) => endpoint.tls_config(tls.clone()).map_err(|error| {
-                let what = format!("TLS for {address}: {}", super::failure::deepest(&error));
-                ClusterError::new(ErrorCode::Tls, what)
-            }),
-        }
+                ClusterError::new(
+                    ErrorCode::Tls,
+                    format!("TLS for {address}: {}", super::failure::deepest(&error)),
+                )
+            })?,
+        };
+        let timing = Timing {
+            connect: self.connect_timeout,
+            keep_alive_interval: KEEP_ALIVE,
+            keep_alive_timeout: KEEP_ALIVE,
+        };
+        Ok(net::dial(endpoint, timing))
     }
 }
 

@@ -22,14 +22,13 @@ mod failure;
 mod options;
 mod pipeline;
 mod reads;
-mod routes;
+pub(crate) mod routes;
 mod session;
 
 pub use connection::{Client, Receipt};
 pub use options::ClientOptions;
 pub use pipeline::{Completion, Job, Pipeline, PipelineOptions, Refusals};
 pub use reads::ReadFrom;
-pub(crate) use routes::address_of;
 
 /// The messages of the wire, in which operations are sent and entities come back.
 pub use kotoba_db_cluster_proto::v1;

@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use crate::{
     error::{ClusterError, ErrorCode},
     limits::SESSION_OUTCOMES_MAX,
+    runtime::random,
 };
 
 /// A random session name of 128 bits.
-#[expect(clippy::disallowed_methods, reason = "a session's name must differ from every other's")]
 pub(super) fn random_client_id() -> Result<String, ClusterError> {
     let mut bytes = [0_u8; 16];
-    getrandom::fill(&mut bytes).map_err(|error| {
+    random::fill(&mut bytes).map_err(|error| {
         ClusterError::new(ErrorCode::Internal, format!("the system gives no random numbers: {error}"))
     })?;
     Ok(data_encoding::HEXLOWER.encode(&bytes))

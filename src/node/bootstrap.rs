@@ -50,7 +50,6 @@ use kotoba_db_cluster_proto::v1::{
 };
 use tokio::{
     sync::watch,
-    task::JoinSet,
     time::{sleep, timeout},
 };
 use tonic::{Status, transport::Channel};
@@ -69,6 +68,7 @@ use crate::{
     limits::GRPC_MESSAGE_BYTES_MAX,
     placement::{ClusterId, Incarnation, MemberStatus, MetaState, NodeId},
     raft::PeerId,
+    runtime::tasks::JoinSet,
 };
 
 /// The pause between two rounds of questions.

@@ -19,7 +19,6 @@ use std::{sync::Arc, time::Duration};
 use kotoba_db_cluster_proto::v1::{
     ClientRequest, ClientResponse, LookupRequest, ReadOptions, operation::Kind,
 };
-use tokio::task::JoinSet;
 
 pub(crate) use barrier::Barriers;
 pub(crate) use forwarded::ForwardedWrites;
@@ -39,6 +38,7 @@ use crate::{
         service::{channels::Channels, errors, local::LocalReads},
     },
     placement::PartitionId,
+    runtime::{net, tasks::JoinSet},
 };
 
 /// Brings requests to where they can be carried out.
@@ -162,7 +162,9 @@ impl Coordinator {
             .ask(partition, |address| {
                 let (client, request) = (self.channels.reads(&address), request.clone());
                 async move {
-                    let answer = client?.lookup(errors::within(self.deadline, request)).await;
+                    let mut client = client?;
+                    let call = |request| async move { client.lookup(request).await };
+                    let answer = net::within(self.deadline, request, call).await;
                     answer
                         .map(|response| response.into_inner().generations)
                         .map_err(|status| errors::of_status(&status))
@@ -269,7 +271,9 @@ impl Coordinator {
         self.ask(partition, |address| {
             let (client, request) = (self.channels.cluster(&address), request.clone());
             async move {
-                let answer = client?.get_block(errors::within(self.deadline, request)).await;
+                let mut client = client?;
+                let call = |request| async move { client.get_block(request).await };
+                let answer = net::within(self.deadline, request, call).await;
                 answer
                     .map(|response| response.into_inner().found)
                     .map_err(|status| errors::of_status(&status))

@@ -10,7 +10,6 @@
 //! starts, so that a node that may have voted never bootstraps again.
 
 use std::{
-    fs::{self, File},
     io::{self, Write as _},
     path::{Path, PathBuf},
 };
@@ -23,6 +22,10 @@ use crate::{
     error::{ClusterError, ErrorCode},
     placement::{ClusterId, DecodeError, GenesisError, GenesisMember, Incarnation, MetaState, NodeId},
     raft::PeerId,
+    runtime::{
+        fs::{self, File},
+        random,
+    },
 };
 
 const FILE: &str = "identity.json";
@@ -219,13 +222,14 @@ impl Identity {
         Ok(self.membership.as_ref().expect("just set, or present before"))
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the one place where a directory's random bytes are drawn")]
     fn begin(dir: &Path, node_id: &NodeId) -> Result<Self, IdentityError> {
-        if dir.join(LOG).exists() {
+        let log = dir.join(LOG);
+        let unreadable = |error| IdentityError::Unwritable { what: "read", path: log.clone(), error };
+        if fs::exists(&log).map_err(unreadable)? {
             return Err(IdentityError::LogWithoutIdentity { dir: dir.into() });
         }
         let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes).map_err(|error| IdentityError::Unwritable {
+        random::fill(&mut bytes).map_err(|error| IdentityError::Unwritable {
             what: "draw random bytes for",
             path: dir.into(),
             error: io::Error::other(error),
@@ -378,12 +382,9 @@ impl MembershipRecord {
 }
 
 fn create_dir(dir: &Path) -> Result<(), IdentityError> {
-    if dir.is_dir() {
-        return Ok(());
-    }
     let unwritable = |error| IdentityError::Unwritable { what: "create", path: dir.into(), error };
     fs::create_dir_all(dir).map_err(unwritable)?;
-    // The directory's own name must survive a crash, too.
+    // The directory's own name must survive a crash, too, whoever created it.
     match dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         Some(parent) => sync_dir(parent).map_err(unwritable),
         None => Ok(()),

@@ -3,28 +3,19 @@
 use std::{future::Future, io, net::SocketAddr, time::Duration};
 
 use thiserror::Error;
-use tokio::net::TcpListener;
-use tonic::{
-    Status,
-    codegen::http::Response,
-    service::Routes,
-    transport::{Endpoint, Server, server::TcpIncoming},
-};
-use tower::util::MapResponseLayer;
+use tonic::{Status, codegen::http::Response, service::Routes, transport::Endpoint};
 
-use super::{
-    service::errors,
-    tls::{Tls, whole_story},
-};
+use super::{service::errors, tls::Tls};
 use crate::{
     api::config::NetworkTuning,
     error::{ClusterError, ErrorCode},
+    runtime::net::{self, Dial, TcpListener, Timing},
 };
 
 /// Bytes one stream may send ahead of its reader.
-const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+pub(crate) const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 /// Bytes all streams of a connection may send ahead of their readers.
-const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
 /// Why a node does not serve.
 #[derive(Debug, Error)]
@@ -54,8 +45,8 @@ impl From<ServeError> for ClusterError {
 /// An address that is being listened at; connections wait until [`Listener::serve`].
 #[derive(Debug)]
 pub(crate) struct Listener {
-    listener: TcpListener,
-    address: SocketAddr,
+    pub(crate) listener: TcpListener,
+    pub(crate) address: SocketAddr,
 }
 
 impl Listener {
@@ -86,27 +77,13 @@ impl Listener {
         network: &NetworkTuning,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), ServeError> {
-        let mut server = Server::builder()
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .http2_keepalive_interval(Some(network.keep_alive_interval))
-            .http2_keepalive_timeout(Some(network.keep_alive_timeout));
-        if let Some(tls) = tls {
-            server = tls.server(server).map_err(|error| ServeError::Tls(whole_story(&error)))?;
-        }
-        let incoming = TcpIncoming::from(self.listener).with_nodelay(Some(true));
-        let ended = |error: tonic::transport::Error| ServeError::Ended {
-            address: self.address,
-            problem: whole_story(&error),
-        };
-        let mut server = server.layer(MapResponseLayer::new(code_refusal));
-        server.add_routes(routes).serve_with_incoming_shutdown(incoming, shutdown).await.map_err(ended)
+        net::serve(self, routes, tls, network, shutdown).await
     }
 }
 
 /// A call whose message the transport refused is answered without any service having seen it: the
 /// answer gets the error's code and advice here.
-fn code_refusal<B>(mut response: Response<B>) -> Response<B> {
+pub(crate) fn code_refusal<B>(mut response: Response<B>) -> Response<B> {
     let refused = Status::from_header_map(response.headers());
     if let Some(coded) = refused.as_ref().and_then(errors::of_transport) {
         // Where the text were no header the answer would stay as it was.
@@ -123,19 +100,22 @@ pub(crate) fn endpoint(
     address: &str,
     tls: Option<&Tls>,
     network: &NetworkTuning,
-) -> Result<Endpoint, tonic::transport::Error> {
+) -> Result<Dial, tonic::transport::Error> {
     let scheme = if tls.is_some() { "https" } else { "http" };
     let endpoint = Endpoint::from_shared(format!("{scheme}://{address}"))?
-        .connect_timeout(network.connect_timeout)
         .tcp_nodelay(true)
         .tcp_keepalive(Some(Duration::from_secs(10)))
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .http2_keep_alive_interval(network.keep_alive_interval)
-        .keep_alive_timeout(network.keep_alive_timeout)
         .keep_alive_while_idle(true);
-    match tls {
-        Some(tls) => tls.client(endpoint),
-        None => Ok(endpoint),
-    }
+    let endpoint = match tls {
+        Some(tls) => tls.client(endpoint)?,
+        None => endpoint,
+    };
+    let timing = Timing {
+        connect: network.connect_timeout,
+        keep_alive_interval: network.keep_alive_interval,
+        keep_alive_timeout: network.keep_alive_timeout,
+    };
+    Ok(net::dial(endpoint, timing))
 }

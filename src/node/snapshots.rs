@@ -7,7 +7,6 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File, OpenOptions},
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
     path::{Path, PathBuf},
 };
@@ -27,6 +26,7 @@ use crate::{
         Body, BuiltSnapshot, GroupId, Index, Message, PeerId, Position, ReplicaId, SnapshotDescriptor,
         SnapshotId, SnapshotMeta,
     },
+    runtime::fs::{self, File, OpenOptions},
     storage::{
         graph_store::{GraphStore, ReadView, StoreError},
         wal::ReadPlan,

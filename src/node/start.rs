@@ -12,7 +12,6 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, RwLock},
@@ -50,6 +49,10 @@ use crate::{
     raft::{
         BootEpoch, GroupId, HardState, Index, Limits, Position, Replica, ReplicaId, Restored, Settings,
         SnapshotMeta, Term, Timing,
+    },
+    runtime::{
+        fs::{self, File},
+        random, tasks,
     },
     storage::{
         graph_store::{BufferedStore, FjallStore, GraphStore, StoreError, StoreOptions},
@@ -299,7 +302,7 @@ impl BringUp {
                 move |dir: &Path, tuning: &StoreTuning| open_store(dir, tuning).map(BufferedStore::new);
             move || Loaded::load(&config, &membership, LogId(incarnation.0), first, open_store)
         };
-        let loaded = tokio::task::spawn_blocking(loading)
+        let loaded = tasks::blocking(loading)
             .await
             .map_err(|error| ClusterError::new(ErrorCode::Internal, error.to_string()))??;
         if let Some(member) = loaded.meta.members.get(&membership.peer) {
@@ -337,7 +340,7 @@ impl<S: GraphStore> Loaded<S> {
         let log_dir = config.data_dir.join("wal");
         let (mut writer, mut recovery) = WalWriter::open(OsDisk::open(&log_dir)?, options)?;
         let started = config.data_dir.join(STARTED);
-        if !started.exists() {
+        if !fs::exists(&started).map_err(|error| unwritable(&started, &error))? {
             begin(&store, &mut writer, membership, &first)?;
             mark(&started)?;
             let disk = writer.close()?;
@@ -514,7 +517,7 @@ fn finish_installs<S: GraphStore>(store: &S, recovery: &Recovery, dir: &Path) ->
         let applied = graph::applied(store, group)?.map_or(Index::ZERO, |applied| applied.position.index);
         let start = &recovered.start;
         let file = dir.join(snapshots::received_name(group, start));
-        if applied < start.position.index && file.exists() {
+        if applied < start.position.index && fs::exists(&file).map_err(|error| unwritable(&file, &error))? {
             snapshots::import(store, group, start, &file)
                 .map_err(|error| ClusterError::new(ErrorCode::DataDirDamaged, format!("{group}: {error}")))?;
         }
@@ -652,9 +655,7 @@ pub(crate) struct ReplicaSettings {
 impl ReplicaSettings {
     fn new(tuning: &RaftTuning, boot: BootEpoch) -> Result<Self, ClusterError> {
         let mut seed = [0; 8];
-        #[expect(clippy::disallowed_methods, reason = "the seed of this node's draws")]
-        getrandom::fill(&mut seed)
-            .map_err(|error| ClusterError::new(ErrorCode::Internal, error.to_string()))?;
+        random::fill(&mut seed).map_err(|error| ClusterError::new(ErrorCode::Internal, error.to_string()))?;
         let timing = Timing {
             heartbeat: tuning.heartbeat_interval,
             election: tuning.election_timeout,

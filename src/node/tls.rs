@@ -4,7 +4,7 @@
 //! A node's certificate must name the host part of the address that others reach it at (as a DNS
 //! name or an IP address), because whoever connects checks that.
 
-use std::{fs, io, path::PathBuf, time::Duration};
+use std::{io, path::PathBuf, time::Duration};
 
 use thiserror::Error;
 use tonic::{
@@ -15,6 +15,7 @@ use tonic::{
 use crate::{
     api::config::TlsConfig,
     error::{ClusterError, ErrorCode},
+    runtime::{fs, net},
 };
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -42,9 +43,9 @@ impl From<TlsError> for ClusterError {
 /// The loaded certificates of this side.
 #[derive(Clone)]
 pub(crate) struct Tls {
-    cert: Vec<u8>,
-    key: Vec<u8>,
-    authority: Vec<u8>,
+    pub(crate) cert: Vec<u8>,
+    pub(crate) key: Vec<u8>,
+    pub(crate) authority: Vec<u8>,
 }
 
 impl std::fmt::Debug for Tls {
@@ -93,9 +94,8 @@ impl Tls {
     pub(crate) fn client(&self, endpoint: Endpoint) -> Result<Endpoint, tonic::transport::Error> {
         let config = ClientTlsConfig::new()
             .identity(Identity::from_pem(&self.cert, &self.key))
-            .ca_certificate(Certificate::from_pem(&self.authority))
-            .timeout(HANDSHAKE_TIMEOUT);
-        endpoint.tls_config(config)
+            .ca_certificate(Certificate::from_pem(&self.authority));
+        endpoint.tls_config(net::handshake_within(config, HANDSHAKE_TIMEOUT))
     }
 }
 

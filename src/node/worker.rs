@@ -1,15 +1,12 @@
 //! Threads of a node: one job after the other, beside the driver loop.
 
-use std::{
-    sync::mpsc::{Receiver, Sender, channel},
-    thread::JoinHandle,
-};
+use crate::runtime::thread::{self, Inbox, Outbox, Thread};
 
 /// Sends jobs to a thread, which does them in order.
 #[derive(Debug)]
 pub(crate) struct Worker<J> {
-    jobs: Sender<J>,
-    thread: Option<JoinHandle<()>>,
+    jobs: Outbox<J>,
+    thread: Thread<()>,
 }
 
 impl<J: Send + 'static> Worker<J> {
@@ -23,12 +20,12 @@ impl<J: Send + 'static> Worker<J> {
         work: impl FnMut(J) -> bool + Send + 'static,
         died: impl FnOnce(&'static str) + Send + 'static,
     ) -> std::io::Result<Self> {
-        let (jobs, arriving) = channel();
-        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        let (jobs, arriving) = thread::channel(name);
+        let thread = thread::spawn(name, async move {
             let _obituary = Obituary { name, died: Some(died) };
-            run(&arriving, work);
+            run(arriving, work).await;
         })?;
-        Ok(Self { jobs, thread: Some(thread) })
+        Ok(Self { jobs, thread })
     }
 
     /// Adds a job. A thread that ended, because its node stopped, does no more.
@@ -37,15 +34,15 @@ impl<J: Send + 'static> Worker<J> {
     }
 
     /// Another way to send jobs, for closures.
-    pub(crate) fn sender(&self) -> Sender<J> {
+    pub(crate) fn sender(&self) -> Outbox<J> {
         self.jobs.clone()
     }
 
     /// Waits until the thread has ended. A panic of its was reported when it happened.
-    pub(crate) fn join(mut self) {
-        let thread = self.thread.take();
-        drop(self.jobs);
-        let _ = thread.map(JoinHandle::join);
+    pub(crate) async fn join(self) {
+        let Self { jobs, thread } = self;
+        drop(jobs);
+        let _ = thread.join().await;
     }
 }
 
@@ -65,8 +62,8 @@ impl<F: FnOnce(&'static str)> Drop for Obituary<F> {
     }
 }
 
-fn run<J>(arriving: &Receiver<J>, mut work: impl FnMut(J) -> bool) {
-    while let Ok(job) = arriving.recv() {
+async fn run<J>(mut arriving: Inbox<J>, mut work: impl FnMut(J) -> bool) {
+    while let Some(job) = arriving.recv().await {
         if !work(job) {
             return;
         }

@@ -1,6 +1,9 @@
 //! `replay`: one run, to be read.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use super::{
     CommandError,
@@ -75,7 +78,7 @@ fn conclude(outcome: &Outcome) -> Result<(), CommandError> {
 }
 
 /// Reads a schedule from a file.
-pub(super) fn read_schedule(path: &PathBuf) -> Result<Schedule, CommandError> {
+pub(super) fn read_schedule(path: &Path) -> Result<Schedule, CommandError> {
     let text = fs::read_to_string(path)
         .map_err(|error| CommandError::new(format!("{} cannot be read: {error}", path.display())))?;
     serde_json::from_str(&text)

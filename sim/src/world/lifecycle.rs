@@ -400,7 +400,7 @@ impl<M: StateMachine> World<M> {
             let drift =
                 self.choices.below(Topic::Clock, number, 2 * u64::from(self.profile.clock.drift_ppm) + 1);
             let half = i64::try_from(drift.div_ceil(2)).expect("drifts are small");
-            let drift = if drift % 2 == 0 { half } else { -half };
+            let drift = if drift.is_multiple_of(2) { half } else { -half };
             let offset = 1 + self.choices.below(Topic::Clock, number, 3_600_000_000_000);
             let peer = self.mint_peer(at);
             self.hosts.push(Host {

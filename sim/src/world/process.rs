@@ -124,7 +124,7 @@ impl<M: StateMachine> World<M> {
             Output::ReadReady { read, index } => self.on_read_ready(at, group, read, index),
             Output::ReadRefused { read, reason } => self.on_read_refused(at, read, reason),
             Output::RoleChanged(report) => self.on_role(at, group, report),
-            Output::Members(members) => self.on_members(at, group, members),
+            Output::Members(members) => self.on_members(at, group, &members),
             Output::Purge(meta) => self.purge(at, group, meta),
             Output::BuildSnapshot { at_least } => {
                 let life = self.hosts[at].life;
@@ -289,7 +289,7 @@ impl<M: StateMachine> World<M> {
         self.judge(complete);
     }
 
-    fn on_members(&mut self, at: usize, group: GroupId, members: Configuration) {
+    fn on_members(&mut self, at: usize, group: GroupId, members: &Configuration) {
         let process = self.hosts[at].process.as_ref().expect("it has just been stepped");
         let Some(replica) = process.node.replica(group) else { return };
         let (leads, place) =
@@ -304,12 +304,12 @@ impl<M: StateMachine> World<M> {
             self.situations.count(Situation::MembersRolledBack);
         }
         let before = before.configuration;
-        if before == members {
+        if before == *members {
             return;
         }
         if leads {
             self.situations.count(Situation::MembersChanged);
-            let verdict = self.checks.quorum_intersection.follows(group, place, &before, &members);
+            let verdict = self.checks.quorum_intersection.follows(group, place, &before, members);
             self.judge(verdict);
         }
         self.say(Kind::Members, Some(at), || format!("{group} has members {members:?}"));

@@ -18,7 +18,7 @@ use std::{
 use kotoba_db_cluster_proto::v1::{ConfirmRequest, ConfirmResponse};
 use tokio::{
     sync::{oneshot, watch},
-    time::{Instant, sleep, timeout, timeout_at},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{
@@ -101,7 +101,7 @@ impl Barriers {
         {
             return Ok(hint.applied());
         }
-        match timeout_at(until, self.handle.wait_applied(group, index)).await {
+        match timeout(left(until), self.handle.wait_applied(group, index)).await {
             Ok(answer) => answer.map_err(|error| of_request(error, partition)),
             Err(_) => {
                 let what = format!(
@@ -121,13 +121,14 @@ impl Barriers {
             }
             leaders.mark_unchanged();
             let question = self.ask(group, attempt, &mut leaders);
-            if let Ok(Some(index)) = timeout_at(until, question).await {
+            if let Ok(Some(index)) = timeout(left(until), question).await {
                 return Ok(index);
             }
             if Instant::now() + PAUSE >= until {
                 break;
             }
             tokio::select! {
+                biased;
                 _ = leaders.changed() => {}
                 () = sleep(PAUSE) => {}
             }
@@ -149,6 +150,7 @@ impl Barriers {
                 tokio::pin!(answer);
                 loop {
                     tokio::select! {
+                        biased;
                         index = &mut answer => return index.ok().flatten(),
                         // The node may be cut off or paused: do not wait for it once another leads.
                         changed = leaders.changed() => {
@@ -231,4 +233,9 @@ impl Barriers {
     fn questions(&self) -> MutexGuard<'_, BTreeMap<PeerId, Questions>> {
         self.questions.lock().expect("no holder of this lock panics")
     }
+}
+
+/// How long it is until then.
+fn left(until: Instant) -> Duration {
+    until.saturating_duration_since(Instant::now())
 }

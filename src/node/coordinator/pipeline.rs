@@ -177,14 +177,16 @@ impl Pipeline {
                 std::future::pending::<()>().await;
             }
             tokio::select! {
-                Some((token, result)) = self.applied.1.recv() => self.on_applied(token, result),
-                Some((token, result)) = self.forwarded.1.recv() => self.on_forwarded(token, result),
-                Some(event) = self.events.1.recv() => self.on_event(event),
-                Ok(()) = self.leaders.changed() => self.on_leaders_changed(),
+                biased;
+                // Before the others, which under load have always something.
                 _ = self.tick.tick() => {
                     self.expire();
                     self.retry(&Due::Now);
                 }
+                Some((token, result)) = self.applied.1.recv() => self.on_applied(token, result),
+                Some((token, result)) = self.forwarded.1.recv() => self.on_forwarded(token, result),
+                Some(event) = self.events.1.recv() => self.on_event(event),
+                Ok(()) = self.leaders.changed() => self.on_leaders_changed(),
             }
             self.drain();
         }

@@ -15,6 +15,7 @@ use super::prepare::Session;
 use crate::{
     error::{ClusterError, ErrorCode},
     limits::SESSION_OUTCOMES_MAX,
+    runtime::random,
 };
 
 /// Ids from the oldest request under way to the newest, at most.
@@ -66,8 +67,7 @@ impl OwnSession {
             return Ok(client_id);
         }
         let mut bytes = [0; 16];
-        #[expect(clippy::disallowed_methods, reason = "a name that no other process has")]
-        getrandom::fill(&mut bytes).map_err(|error| {
+        random::fill(&mut bytes).map_err(|error| {
             ClusterError::new(ErrorCode::Internal, format!("the system gives no random bytes: {error}"))
         })?;
         Ok(self.client_id.get_or_init(|| format!("node-{:032x}", u128::from_be_bytes(bytes))))

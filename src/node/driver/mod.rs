@@ -345,12 +345,9 @@ impl<V: Send + 'static> Driver<V> {
         }
         self.applier.send(Job::Stop);
         let Self { wal, applier, snapshots, .. } = self;
-        let ended = tokio::task::spawn_blocking(move || {
-            snapshots.join();
-            applier.join();
-            wal.close()
-        });
-        if let Ok(Err(error)) = ended.await {
+        snapshots.join().await;
+        applier.join().await;
+        if let Err(error) = wal.close().await {
             tracing::error!("the log was not written to its end: {error}");
         }
         // Who asked may be gone.

@@ -18,6 +18,7 @@ use crate::{
         serve::endpoint,
         tls::{status_story, whole_story},
     },
+    runtime::random,
 };
 
 /// The pause after a refusal: the other side has to be changed, or has to learn of this one.
@@ -248,7 +249,7 @@ impl Backoff {
 /// Between half and all of a pause.
 fn jittered(pause: Duration) -> Duration {
     // Without random bytes the pause is merely not jittered.
-    let share = getrandom::u32().unwrap_or(u32::MAX);
+    let share = random::u32().unwrap_or(u32::MAX);
     pause / 2 + (pause / 2).mul_f64(f64::from(share) / f64::from(u32::MAX))
 }
 

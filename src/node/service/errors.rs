@@ -1,9 +1,7 @@
 //! Errors as gRPC carries them: a status code, the message of the form "what, where; next", and the
 //! error's own code in the metadata under [`CODE_KEY`].
 
-use std::time::Duration;
-
-use tonic::{Code, Request, Status, metadata::MetadataValue};
+use tonic::{Code, Status, metadata::MetadataValue};
 
 use crate::{
     error::{ClusterError, ErrorCode, GrpcCode, Retry},
@@ -96,13 +94,6 @@ pub(crate) fn of_status(status: &Status) -> ClusterError {
 /// Whether asking again, or another node, may help.
 pub(crate) fn is_passing(error: &ClusterError) -> bool {
     error.code().retry() == Retry::Same && error.code() != ErrorCode::Internal
-}
-
-/// A request that the other side may give up after `deadline`.
-pub(crate) fn within<T>(deadline: Duration, message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    request.set_timeout(deadline);
-    request
 }
 
 /// A malformed field of a request.

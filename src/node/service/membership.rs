@@ -24,6 +24,7 @@ use crate::{
         PartitionId,
     },
     raft::{GroupId, PeerId},
+    runtime::net,
 };
 
 /// Metadata of a request that a node passed on, and that is not passed on again.
@@ -86,9 +87,12 @@ impl Services {
     ) -> Result<v1::JoinResponse, ClusterError> {
         let coordinator = &self.serving()?.coordinator;
         let address = coordinator.routing.address(peer).ok_or(ClusterError::NoLeader)?;
-        let mut request: Request<_> = errors::within(coordinator.deadline, request);
-        request.metadata_mut().insert(FORWARDED_KEY, MetadataValue::from_static("1"));
-        let answer = coordinator.channels.cluster(&address)?.join_cluster(request).await;
+        let mut client = coordinator.channels.cluster(&address)?;
+        let call = |mut request: Request<_>| async move {
+            request.metadata_mut().insert(FORWARDED_KEY, MetadataValue::from_static("1"));
+            client.join_cluster(request).await
+        };
+        let answer = net::within(coordinator.deadline, request, call).await;
         answer.map(tonic::Response::into_inner).map_err(|status| errors::of_status(&status))
     }
 

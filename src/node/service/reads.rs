@@ -11,7 +11,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::task::JoinSet;
 
 use super::{
     local::{Ends, LocalEdge, LocalEntity, LocalKind},
@@ -25,6 +24,7 @@ use crate::{
     node::coordinator::Coordinator,
     placement::PartitionId,
     raft::Index,
+    runtime::tasks::JoinSet,
 };
 
 /// Entities read from a store at a time by a query.

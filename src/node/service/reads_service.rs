@@ -3,7 +3,6 @@
 use bytes::Bytes;
 use kotoba_db_cluster_proto::v1;
 use prost::Message;
-use tokio::task::JoinSet;
 
 use super::{
     Services, convert, errors,
@@ -16,6 +15,7 @@ use crate::{
     graph::Cid,
     limits::{ANSWER_BYTES_MAX, ANSWER_NEIGHBORS_MAX, GROUPS_PER_NODE_MAX, STREAM_IN_FLIGHT_MAX},
     raft::GroupId,
+    runtime::tasks::JoinSet,
 };
 
 impl Services {

@@ -13,6 +13,7 @@ use crate::{
     graph::Cid,
     placement::PartitionId,
     raft::Index,
+    runtime::{net, tasks},
 };
 
 /// The terms of a read for the node it is passed on to.
@@ -38,7 +39,9 @@ macro_rules! ask {
             .ask($partition, |address| {
                 let (client, request) = (coordinator.channels.cluster(&address), request.clone());
                 async move {
-                    let answer = client?.$call(errors::within(coordinator.deadline, request)).await;
+                    let mut client = client?;
+                    let call = |request| async move { client.$call(request).await };
+                    let answer = net::within(coordinator.deadline, request, call).await;
                     answer.map(tonic::Response::into_inner).map_err(|status| errors::of_status(&status))
                 }
             })
@@ -308,7 +311,7 @@ fn query_to_wire(query: &Query) -> v1::query_request::Query {
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ClusterError> + Send + 'static,
 ) -> Result<T, ClusterError> {
-    match tokio::task::spawn_blocking(work).await {
+    match tasks::blocking(work).await {
         Ok(result) => result,
         Err(panicked) => Err(ClusterError::new(ErrorCode::Internal, format!("a read failed: {panicked}"))),
     }

@@ -3,17 +3,15 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use kotoba_db_cluster_proto::v1;
-use tokio::{
-    task::JoinSet,
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 
-use super::{Services, Serving, errors};
+use super::{Services, Serving};
 use crate::{
     error::ClusterError,
     node::status::GroupStatus,
     placement::{MetaState, PartitionId},
     raft::{GroupId, PeerId, RoleKind},
+    runtime::{net, tasks::JoinSet},
 };
 
 /// How long another node may take to say what it is doing before it is shown as unreachable.
@@ -142,8 +140,9 @@ async fn other_nodes(serving: &Serving) -> Vec<v1::NodeStatus> {
         asked.spawn(async move {
             let answer = match client {
                 Ok(mut client) => {
-                    let request = errors::within(NODE_TIMEOUT, v1::StatusRequest { local: true });
-                    tokio::time::timeout(NODE_TIMEOUT, client.status(request)).await.ok().and_then(Result::ok)
+                    let call = |request| async move { client.status(request).await };
+                    let told = net::within(NODE_TIMEOUT, v1::StatusRequest { local: true }, call);
+                    tokio::time::timeout(NODE_TIMEOUT, told).await.ok().and_then(Result::ok)
                 }
                 Err(_) => None,
             };

@@ -18,6 +18,7 @@ use crate::{
     },
     placement::PartitionId,
     raft::{GroupId, Index},
+    runtime::{net, random},
 };
 
 /// The states that members keep at markers. Kept by the applier.
@@ -48,8 +49,7 @@ impl Services {
         let partition = coordinator.checked_partition(request.partition)?;
         if coordinator.routing.route(partition.group(), 0) == Route::Here || request.forwarded {
             let mut id = [0; 8];
-            #[expect(clippy::disallowed_methods, reason = "names a marker, decides nothing")]
-            getrandom::fill(&mut id)
+            random::fill(&mut id)
                 .map_err(|error| ClusterError::new(ErrorCode::Internal, error.to_string()))?;
             let marker = Command::Verify(VerifyId(u64::from_le_bytes(id))).encode();
             let applied = coordinator.handle.propose(partition.group(), marker).await;
@@ -61,7 +61,9 @@ impl Services {
             .ask(partition, |address| {
                 let client = coordinator.channels.cluster(&address);
                 async move {
-                    let answer = client?.start_verify(errors::within(coordinator.deadline, request)).await;
+                    let mut client = client?;
+                    let call = |request| async move { client.start_verify(request).await };
+                    let answer = net::within(coordinator.deadline, request, call).await;
                     answer.map(tonic::Response::into_inner).map_err(|status| errors::of_status(&status))
                 }
             })

@@ -1,4 +1,4 @@
-use std::{net::SocketAddr, path::Path};
+use std::{fs, net::SocketAddr, path::Path};
 
 use kotoba_db_cluster_proto::v1::{self, peer_service_client::PeerServiceClient};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};

@@ -10,11 +10,15 @@ mod buffered;
 #[cfg(feature = "node")]
 mod fjall;
 mod memory;
+#[cfg(feature = "redb")]
+mod redb;
 #[cfg(test)]
 mod tests;
 
 #[cfg(feature = "node")]
 pub use self::fjall::{Compaction, FjallStore, FjallView, StoreOptions};
+#[cfg(feature = "redb")]
+pub use self::redb::{RedbStore, RedbView};
 pub use self::{
     buffered::{BufferedStore, BufferedView},
     memory::{MemoryStore, MemoryView},

@@ -148,6 +148,14 @@ macro_rules! contract {
                 super::$check(&super::open(directory.path()));
             })+
         }
+
+        #[cfg(feature = "redb")]
+        mod redb_store {
+            $(#[test] fn $check() {
+                let directory = tempfile::tempdir().expect("a temporary directory");
+                super::$check(&super::open_redb(directory.path()));
+            })+
+        }
     };
 }
 
@@ -158,6 +166,41 @@ fn open(directory: &std::path::Path) -> FjallStore {
     FjallStore::open(directory, &StoreOptions::default()).expect("the directory is usable")
 }
 
+#[cfg(feature = "redb")]
+fn open_redb(directory: &std::path::Path) -> RedbStore {
+    RedbStore::open(directory, 1 << 20).expect("the directory is usable")
+}
+
+#[cfg(feature = "redb")]
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    #[test]
+    fn redb_store_behaves_like_a_map_over_restarts(batches in any_batches()) {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        behaves_like_a_map(open_redb(directory.path()), &batches, |store| {
+            store.persist().unwrap();
+            drop(store);
+            open_redb(directory.path())
+        });
+    }
+}
+
+#[cfg(feature = "redb")]
+#[test]
+fn redb_store_is_locked_while_open_and_forgets_what_was_not_made_durable() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = open_redb(directory.path());
+    assert!(matches!(RedbStore::open(directory.path(), 1 << 20), Err(StoreError::Io { action: "open", .. })));
+    put(&store, b"a", b"1");
+    store.persist().unwrap();
+    put(&store, b"b", b"2");
+    // A crash: what the file holds now, and no more.
+    let crashed = tempfile::tempdir().expect("a temporary directory");
+    std::fs::copy(directory.path().join("graph.redb"), crashed.path().join("graph.redb")).unwrap();
+    assert_eq!(all(&open_redb(crashed.path())), [(b"a".to_vec(), b"1".to_vec())]);
+}
+
 proptest! {
     #[test]
     fn memory_store_behaves_like_a_map(batches in any_batches()) {
@@ -165,8 +208,11 @@ proptest! {
     }
 }
 
+/// A group, its changes of rows, and what happens next.
+type BufferedBatch = (u8, Vec<(u8, Option<u8>)>, u8);
+
 /// Rows of four groups, so that groups leave the buffer apart from each other.
-fn any_buffered_batches() -> impl Strategy<Value = Vec<(u8, Vec<(u8, Option<u8>)>, u8)>> {
+fn any_buffered_batches() -> impl Strategy<Value = Vec<BufferedBatch>> {
     let change = (0_u8..6, proptest::option::of(any::<u8>()));
     proptest::collection::vec((0_u8..4, proptest::collection::vec(change, 0..6), 0_u8..8), 1..40)
 }

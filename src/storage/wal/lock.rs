@@ -2,15 +2,11 @@
 
 use std::{
     fmt,
-    fs::{self, File, OpenOptions},
     io::{self, Read, Seek, Write},
     path::{Path, PathBuf},
 };
 
-use rustix::{
-    fs::{FlockOperation, flock},
-    io::Errno,
-};
+use crate::runtime::fs::{self, File, OpenOptions, TryLockError};
 
 /// The file whose lock stands for the directory.
 const LOCK_FILE: &str = "LOCK";
@@ -70,14 +66,14 @@ impl DataDirLock {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
         let mut file = options.open(directory.join(LOCK_FILE)).map_err(io_error)?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        match file.try_lock() {
             Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => {
+            Err(TryLockError::WouldBlock) => {
                 let mut text = String::new();
                 let process = file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
                 return Err(LockError::Held { directory: directory.to_owned(), process });
             }
-            Err(error) => return Err(io_error(error.into())),
+            Err(TryLockError::Error(error)) => return Err(io_error(error)),
         }
         let note = |file: &mut File| {
             file.set_len(0)?;

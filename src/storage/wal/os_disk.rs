@@ -2,9 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File, OpenOptions},
     io::{self, ErrorKind},
-    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -12,6 +10,7 @@ use std::{
 use rustix::io::Errno;
 
 use super::{Disk, DiskError, ReadDisk};
+use crate::runtime::fs::{self, File, FileExt as _, OpenOptions};
 
 /// Zeros written at a time when a file is created.
 const ZERO_BYTES: usize = 256 << 10;

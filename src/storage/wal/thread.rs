@@ -9,9 +9,8 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
-        mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError},
+        mpsc::RecvTimeoutError,
     },
-    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -19,11 +18,15 @@ use super::{
     Disk, GroupWrite, SpareOrder, SpareReady, WalCounters, WalWriter, WriteError, WriteReceipt,
     prepare_spare, writer::Staging,
 };
+use crate::runtime::thread::{self, Inbox, Outbox, Thread};
 
 /// Payload bytes after which no further request joins a batch.
 const BATCH_BYTES_MAX: usize = 4 << 20;
 /// What a record costs besides its payload, for the bound of a batch.
 const RECORD_OVERHEAD_BYTES: usize = 64;
+/// The writer's thread, and that which prepares segments for it.
+const THREAD: &str = "wal";
+const SPARE_THREAD: &str = "wal-spare";
 /// How often a full disk is tried again, unless told otherwise.
 const FULL_POLL_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -132,9 +135,9 @@ impl std::error::Error for WalClosed {}
 /// A running writer. Dropping it lets the thread write what waits and end.
 #[derive(Debug)]
 pub struct WalHandle<T> {
-    requests: Option<Sender<WalRequest<T>>>,
+    requests: Outbox<WalRequest<T>>,
     metrics: Arc<WalMetrics>,
-    thread: Option<JoinHandle<Result<(), WriteError>>>,
+    thread: Thread<Result<(), WriteError>>,
 }
 
 impl<T: Send + 'static> WalHandle<T> {
@@ -149,7 +152,7 @@ impl<T: Send + 'static> WalHandle<T> {
     ) -> std::io::Result<Self> {
         let metrics = Arc::new(WalMetrics::default());
         metrics.publish(&writer);
-        let (requests, queue) = mpsc::channel();
+        let (requests, queue) = thread::channel(THREAD);
         let (orders, spares) = start_spare_thread(spare_disk)?;
         let order = writer.order_spare();
         let mut shift = Shift {
@@ -164,8 +167,8 @@ impl<T: Send + 'static> WalHandle<T> {
         if let Some(order) = order {
             shift.send_order(order);
         }
-        let thread = thread::Builder::new().name("wal".to_owned()).spawn(move || shift.run(&queue))?;
-        Ok(Self { requests: Some(requests), metrics, thread: Some(thread) })
+        let thread = thread::spawn(THREAD, shift.run(queue))?;
+        Ok(Self { requests, metrics, thread })
     }
 
     /// Queues a request. It is answered by an event, unless the thread was told to end.
@@ -173,7 +176,7 @@ impl<T: Send + 'static> WalHandle<T> {
     /// # Errors
     /// Where the thread has ended.
     pub fn submit(&self, request: WalRequest<T>) -> Result<(), WalClosed> {
-        self.requests.as_ref().ok_or(WalClosed)?.send(request).map_err(|_| WalClosed)
+        self.requests.send(request).map_err(|_| WalClosed)
     }
 
     /// The writer's figures.
@@ -182,40 +185,26 @@ impl<T: Send + 'static> WalHandle<T> {
         &self.metrics
     }
 
-    /// Writes what waits, marks the log's end, and ends the thread. Must not be called where waiting
-    /// is not allowed.
+    /// Writes what waits, marks the log's end, and ends the thread; returns when that is done.
     ///
     /// # Errors
     /// Where the log could not be written to its end.
-    pub fn close(mut self) -> Result<(), WriteError> {
-        self.join()
-    }
-
-    fn join(&mut self) -> Result<(), WriteError> {
-        self.requests = None;
-        match self.thread.take().map(JoinHandle::join) {
-            Some(Ok(result)) => result,
-            // A panic in a hook: what was answered is durable all the same.
-            Some(Err(_)) => Err(WriteError::Fault(crate::raft::WriteFault::WriteFailed)),
-            None => Ok(()),
-        }
+    pub async fn close(self) -> Result<(), WriteError> {
+        let Self { requests, metrics: _, thread } = self;
+        drop(requests);
+        // A panic in a hook: what was answered is durable all the same.
+        let panicked = Err(WriteError::Fault(crate::raft::WriteFault::WriteFailed));
+        thread.join().await.unwrap_or(panicked)
     }
 }
 
-impl<T> Drop for WalHandle<T> {
-    fn drop(&mut self) {
-        // The thread ends by itself when it has written what waits; close() waits for that.
-        self.requests = None;
-    }
-}
-
-type SpareChannels = (Sender<SpareOrder>, Receiver<Option<SpareReady>>);
+type SpareChannels = (Outbox<SpareOrder>, Inbox<Option<SpareReady>>);
 
 fn start_spare_thread<D: Disk + Send + 'static>(mut disk: D) -> std::io::Result<SpareChannels> {
-    let (orders, ordered) = mpsc::channel::<SpareOrder>();
-    let (ready, spares) = mpsc::channel();
-    thread::Builder::new().name("wal-spare".to_owned()).spawn(move || {
-        for order in ordered {
+    let (orders, mut ordered) = thread::channel::<SpareOrder>(SPARE_THREAD);
+    let (ready, spares) = thread::channel(THREAD);
+    thread::spawn(SPARE_THREAD, async move {
+        while let Some(order) = ordered.recv().await {
             // Where it fails the writer tries by itself, and reports what it finds.
             if ready.send(prepare_spare(&mut disk, order).ok()).is_err() {
                 return;
@@ -230,8 +219,8 @@ struct Shift<D, T> {
     writer: WalWriter<D>,
     hooks: WalHooks<T>,
     metrics: Arc<WalMetrics>,
-    orders: Sender<SpareOrder>,
-    spares: Receiver<Option<SpareReady>>,
+    orders: Outbox<SpareOrder>,
+    spares: Inbox<Option<SpareReady>>,
     /// Whether a spare is being prepared.
     ordered: bool,
     /// A request that did not fit the batch before.
@@ -239,9 +228,9 @@ struct Shift<D, T> {
 }
 
 impl<D: Disk, T> Shift<D, T> {
-    fn run(mut self, queue: &Receiver<WalRequest<T>>) -> Result<(), WriteError> {
-        while let Some((writes, tags)) = self.next_batch(queue) {
-            let result = self.write(queue, &writes);
+    async fn run(mut self, mut queue: Inbox<WalRequest<T>>) -> Result<(), WriteError> {
+        while let Some((writes, tags)) = self.next_batch(&mut queue).await {
+            let result = self.write(&mut queue, &writes).await;
             // Before anybody hears of the write: its figures include it.
             self.metrics.publish(&self.writer);
             if !tags.is_empty() {
@@ -253,10 +242,10 @@ impl<D: Disk, T> Shift<D, T> {
     }
 
     /// Waits for a request and takes those that wait with it. None when there will be no more.
-    fn next_batch(&mut self, queue: &Receiver<WalRequest<T>>) -> Option<(Vec<GroupWrite>, Vec<T>)> {
+    async fn next_batch(&mut self, queue: &mut Inbox<WalRequest<T>>) -> Option<(Vec<GroupWrite>, Vec<T>)> {
         let first = match self.carried.take() {
             Some(request) => request,
-            None => queue.recv().ok()?,
+            None => queue.recv().await?,
         };
         let mut writes = Vec::new();
         let mut tags = Vec::new();
@@ -282,15 +271,15 @@ impl<D: Disk, T> Shift<D, T> {
                     (self.hooks.on_event)(WalEvent::Completed(refused));
                 }
             }
-            next = queue.try_recv().ok();
+            next = queue.try_recv();
         }
         Some((writes, tags))
     }
 
     /// Writes a batch, waiting for room where the disk is full.
-    fn write(
+    async fn write(
         &mut self,
-        queue: &Receiver<WalRequest<T>>,
+        queue: &mut Inbox<WalRequest<T>>,
         writes: &[GroupWrite],
     ) -> Result<WriteReceipt, WriteError> {
         let mut full = false;
@@ -303,7 +292,7 @@ impl<D: Disk, T> Shift<D, T> {
                 full = is_full;
                 (self.hooks.on_event)(WalEvent::Full(full));
             }
-            if !is_full || !self.wait_for_room(queue) {
+            if !is_full || !self.wait_for_room(queue).await {
                 return result;
             }
         }
@@ -311,17 +300,13 @@ impl<D: Disk, T> Shift<D, T> {
 
     /// Waits before a full disk is tried again. Returns whether that makes sense: nobody may be left
     /// to hear of it.
-    fn wait_for_room(&mut self, queue: &Receiver<WalRequest<T>>) -> bool {
+    async fn wait_for_room(&mut self, queue: &mut Inbox<WalRequest<T>>) -> bool {
         let interval = self.hooks.full_poll_interval;
         if self.carried.is_some() {
-            #[expect(
-                clippy::disallowed_methods,
-                reason = "a thread of the shell waits for room on the disk"
-            )]
-            thread::sleep(interval);
+            thread::sleep(interval).await;
             return true;
         }
-        match queue.recv_timeout(interval) {
+        match queue.recv_timeout(interval).await {
             Ok(request) => {
                 self.carried = Some(request);
                 true
@@ -333,14 +318,10 @@ impl<D: Disk, T> Shift<D, T> {
 
     fn look_after_spare(&mut self) {
         if self.ordered {
-            match self.spares.try_recv() {
-                Ok(ready) => {
-                    self.ordered = false;
-                    if let Some(spare) = ready {
-                        self.writer.offer_spare(spare);
-                    }
-                }
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return,
+            let Some(ready) = self.spares.try_recv() else { return };
+            self.ordered = false;
+            if let Some(spare) = ready {
+                self.writer.offer_spare(spare);
             }
         }
         if let Some(order) = self.writer.order_spare() {

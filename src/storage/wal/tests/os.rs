@@ -39,8 +39,8 @@ fn answers(received: &Receiver<WalEvent<u64>>, count: usize) -> Vec<Completion<u
     completions
 }
 
-#[test]
-fn requests_on_real_files_come_back() {
+#[tokio::test]
+async fn requests_on_real_files_come_back() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let disk = OsDisk::open(&directory.path().join("wal")).expect("it can be created");
     let (writer, recovery) = WalWriter::open(disk.clone(), options()).expect("an empty directory opens");
@@ -67,7 +67,7 @@ fn requests_on_real_files_come_back() {
     assert_eq!(tags, (0..=200).collect::<Vec<_>>(), "answered once each, in order");
     let syncs = handle.metrics().syncs.load(std::sync::atomic::Ordering::Relaxed);
     assert!(syncs > 1 && handle.metrics().records.load(std::sync::atomic::Ordering::Relaxed) >= 1002);
-    handle.close().expect("the disk is sound");
+    handle.close().await.expect("the disk is sound");
 
     let (_, recovery) = WalWriter::open(disk.clone(), options()).expect("it opens again");
     assert_eq!((recovery.damage.len(), recovery.torn), (0, None));
@@ -101,8 +101,8 @@ fn a_request_that_is_refused_takes_no_other_with_it() {
     assert_eq!(results, [(0, true), (1, false), (2, true)]);
 }
 
-#[test]
-fn after_a_failed_flush_every_request_is_told() {
+#[tokio::test]
+async fn after_a_failed_flush_every_request_is_told() {
     let (mut writer, _) = open(MemDisk::new());
     writer.disk_mut().fail_sync_after(0);
     let (handle, received) = start(writer, MemDisk::new());
@@ -114,7 +114,7 @@ fn after_a_failed_flush_every_request_is_told() {
     for completion in answers(&received, 3) {
         assert_eq!(completion.result, Err(WriteError::Fault(WriteFault::SyncFailed)));
     }
-    assert!(handle.close().is_err());
+    assert!(handle.close().await.is_err());
 }
 
 /// A full disk that gets room when it was tried a few times.

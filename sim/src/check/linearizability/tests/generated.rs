@@ -49,7 +49,7 @@ fn corrupted(seed: u64, operations: usize) -> Registered {
         if let End::Answered { answer, at: time, .. } = &mut history.operations[at].end {
             match answer {
                 RegisterAnswer::Found { value, writes } if change == 0 => {
-                    (*value, *writes) = (*value, *writes + 1)
+                    (*value, *writes) = (*value, *writes + 1);
                 }
                 RegisterAnswer::Found { value, .. } => *value += change - 1,
                 RegisterAnswer::Written { writes } | RegisterAnswer::Refused { writes } => *writes += change,
