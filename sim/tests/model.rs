@@ -14,6 +14,7 @@ mod network;
 mod node;
 #[path = "../examples/model/observer.rs"]
 mod observer;
+#[allow(dead_code, reason = "the program that shares it sums up several scopes")]
 #[path = "../examples/model/report.rs"]
 mod report;
 #[path = "../examples/model/scope.rs"]

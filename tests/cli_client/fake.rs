@@ -87,7 +87,7 @@ impl Cluster {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         memory.lock().unwrap().addresses.push(listener.local_addr().unwrap());
         let node = Node { index: 0, memory: Arc::clone(&memory) };
-        let server = tonic::transport::Server::builder().tls_config(tls).unwrap();
+        let mut server = tonic::transport::Server::builder().tls_config(tls).unwrap();
         let server = server.add_service(ClusterServiceServer::new(node));
         tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
         let endpoints = memory.lock().unwrap().addresses.iter().map(ToString::to_string).collect();

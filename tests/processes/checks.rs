@@ -76,16 +76,24 @@ async fn history_at(address: &str, ledger: &Ledger) -> Vec<u64> {
         partition: Some(ledger.counter.partition.0),
         forwarded: false,
     };
-    let request = v1::HistoryRequest { cid: ledger.counter.cid.clone(), options: Some(options) };
+    let (cid, options) = (ledger.counter.cid.clone(), Some(options));
     eventually(&format!("history from {address}"), PATIENCE, async || {
         let mut service = service(address);
-        let answer = timeout(ASK, service.history(request.clone())).await.map_err(|_| "no answer")?;
-        let history = answer.map_err(|status| status.to_string())?.into_inner();
-        if !history.found {
-            return Err("it is not there".to_owned());
-        }
         let seq = |version: &v1::Version| seq_of(&version.properties).expect("every version counts");
-        Ok(history.versions.iter().map(seq).collect())
+        let mut numbers = Vec::new();
+        loop {
+            let skip = numbers.len() as u64;
+            let request = v1::HistoryRequest { cid: cid.clone(), options, skip };
+            let answer = timeout(ASK, service.history(request)).await.map_err(|_| "no answer")?;
+            let history = answer.map_err(|status| status.to_string())?.into_inner();
+            if !history.found || history.versions.is_empty() {
+                return Err("it is not there".to_owned());
+            }
+            numbers.extend(history.versions.iter().map(seq));
+            if numbers.len() as u64 >= history.total {
+                return Ok(numbers);
+            }
+        }
     })
     .await
 }
