@@ -285,6 +285,10 @@ mutants! {
         "rows removed between a replica's own state and the snapshot it installs";
     M63 Raft Safety "entries behind a snapshot are announced before the snapshot is installed",
         "a snapshot that replaces the log, entries behind it that are committed, and a slow disk";
+    M64 Raft Liveness "the answer to a trial from a voter that is terms behind is dropped as stale",
+        "a voter in an earlier term without whose vote there is no majority";
+    M65 Raft Liveness "a follower whose acknowledgements were lost is not asked again once the log is purged past them",
+        "a full window of lost acknowledgements, and a purge before they are asked for again";
 }
 
 #[cfg(test)]

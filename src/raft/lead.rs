@@ -263,7 +263,15 @@ impl Replica {
     /// Asks a follower that holds every entry up to `index` whether they are durable: an append
     /// without entries, which is acknowledged like any other.
     fn ask_for_acknowledgement(&mut self, to: ReplicaId, index: Index) {
-        let Some(term) = self.log.term_at(index) else { return };
+        let Some(term) = self.log.term_at(index) else {
+            // Its acknowledgement was lost and the log is purged past it: only a snapshot helps.
+            if let Some(progress) = self.leader_mut().and_then(|leader| leader.progress_mut(to))
+                && !mutant!(M65)
+            {
+                progress.probe_from(progress.matched.next());
+            }
+            return;
+        };
         let Role::Leader(leader) = &self.role else { return };
         let append = Append {
             prev: Position::new(index, term),

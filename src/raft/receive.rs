@@ -38,7 +38,9 @@ impl Replica {
         if term < self.term() && !late {
             match body {
                 // A trial raises nobody's term, so the one who answers it may be behind, and stay so.
-                Body::VoteReply(reply) if reply.ballot == Ballot::Pre => self.on_vote_reply(now, from, reply),
+                Body::VoteReply(reply) if reply.ballot == Ballot::Pre && !mutant!(M64) => {
+                    self.on_vote_reply(now, from, reply);
+                }
                 body => self.teach_term(from, &body),
             }
             return;

@@ -128,10 +128,11 @@ async fn an_unknown_outcome_is_learnt_by_repeating_the_request() {
     let receipt = client.execute_as(1, operation(), PARTITION).await.unwrap();
     assert_eq!(receipt.cid, "cid-1");
     client.execute(operation(), PARTITION).await.unwrap();
-    let memory = cluster.memory();
-    assert_eq!(memory.arrivals.last().unwrap().acked_below, 3, "all are answered now");
-    assert_eq!(memory.effects.len(), 3);
-    drop(memory);
+    {
+        let memory = cluster.memory();
+        assert_eq!(memory.arrivals.last().unwrap().acked_below, 3, "all are answered now");
+        assert_eq!(memory.effects.len(), 3);
+    }
     assert_eq!(
         client.execute_as(0, operation(), PARTITION).await.unwrap_err().code(),
         ErrorCode::MalformedValue
