@@ -66,6 +66,11 @@ impl Channels {
             .max_encoding_message_size(GRPC_MESSAGE_BYTES_MAX))
     }
 
+    /// Whether connections are secured.
+    pub(super) fn is_secure(&self) -> bool {
+        self.tls.is_some()
+    }
+
     /// Why a node that is there closes every connection at once, where TLS is the likely reason.
     pub(super) async fn why_closed(&self, address: &str) -> Option<&'static str> {
         if self.tls.is_some() {

@@ -1,6 +1,7 @@
 //! The client and its single writes.
 
 use std::{
+    error::Error as _,
     fmt,
     future::Future,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -303,13 +304,16 @@ impl Client {
         }
     }
 
-    /// The error behind a failed call. A connection that ended before it took the request may have ended
-    /// for want of TLS, which the call itself does not tell.
+    /// The error behind a failed call. A connection that ended may have ended for want of TLS, which the
+    /// call itself does not tell. One who speaks TLS only cannot have taken what was sent without it.
     async fn failed(&self, status: &Status, address: &str) -> ClusterError {
         let error = failure::from_status(status, address);
-        if failure::how_far(status) == Reach::ClosedBeforeSending
-            && let Some(reason) = self.shared.channels.why_closed(address).await
-        {
+        let never_taken = match failure::how_far(status) {
+            Reach::ClosedBeforeSending => true,
+            Reach::PerhapsSent => status.source().is_some() && !self.shared.channels.is_secure(),
+            Reach::NoConnection | Reach::NoSecureConnection => false,
+        };
+        if never_taken && let Some(reason) = self.shared.channels.why_closed(address).await {
             return ClusterError::new(ErrorCode::Tls, format!("node {address} {reason}"));
         }
         error

@@ -64,7 +64,28 @@ pub(super) fn how_far(status: &Status) -> Reach {
     if causes().any(|cause| cause.downcast_ref().is_some_and(queued)) {
         return Reach::ClosedBeforeSending;
     }
+    if causes().any(|cause| broke_off_tls(cause) && is_about_a_certificate(&cause.to_string())) {
+        return Reach::NoSecureConnection;
+    }
     Reach::PerhapsSent
+}
+
+/// Whether a TLS alert refuses this side's certificate. With TLS 1.3 it may come when requests are on
+/// their way already; the other side reads none of them, because the handshake never ended there.
+fn is_about_a_certificate(alert: &str) -> bool {
+    // RFC 8446, section 6.2, in the library's spelling: alerts that only a handshake ends with.
+    let alerts = [
+        "AccessDenied",
+        "BadCertificate",
+        "CertificateExpired",
+        "CertificateRequired",
+        "CertificateRevoked",
+        "CertificateUnknown",
+        "DecryptError",
+        "UnknownCA",
+        "UnsupportedCertificate",
+    ];
+    alert.contains("received fatal alert") && alerts.iter().any(|name| alert.contains(name))
 }
 
 /// The TLS library reports what it cannot accept as invalid data; the system never does while connecting.

@@ -60,14 +60,8 @@ async fn secure_cluster(authority: &Authority) -> Cluster {
 async fn write(cluster: &Cluster, tls: Option<TlsConfig>) -> Result<(), ErrorCode> {
     let options = ClientOptions { tls, deadline: LONG, ..ClientOptions::default() };
     let client = Client::connect(cluster.endpoints.clone(), options).await.unwrap();
-    let read = client.partitions().await.map(|_| ()).map_err(|error| {
-        eprintln!("read: {error}");
-        error.code()
-    });
-    let written = client.execute(operation(), PARTITION).await.map(|_| ()).map_err(|error| {
-        eprintln!("write: {error}");
-        error.code()
-    });
+    let read = client.partitions().await.map(|_| ()).map_err(|error| error.code());
+    let written = client.execute(operation(), PARTITION).await.map(|_| ()).map_err(|error| error.code());
     assert_eq!(read, written, "a read and a write fail alike");
     written
 }
