@@ -1,4 +1,5 @@
 //! What a real node answers: in pages that fit into a message, cut where it says so, once for each request.
+#![allow(clippy::disallowed_types, reason = "the specification's operations hold hash maps")]
 
 use std::collections::HashMap;
 
@@ -22,8 +23,7 @@ struct Alone {
 impl Alone {
     async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut config = ClusterConfig::default();
-        config.partition_count = 2;
+        let config = ClusterConfig { partition_count: 2, ..ClusterConfig::default() };
         let builder = KotobaCluster::builder(NodeId("n".to_owned())).config(config);
         let mut cluster = builder.data_dir(dir.path().join("data")).build().await.unwrap();
         cluster.start("127.0.0.1:0".parse().unwrap()).await.unwrap();

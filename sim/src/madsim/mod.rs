@@ -2,7 +2,7 @@
 //!
 //! Nodes and clients are those of the product, byte for byte: protobuf, HTTP/2, TLS. Only tokio's
 //! tasks and timers are replaced, by `madsim`'s, and under the product's `runtime` module the
-//! clocks, disks and network of [`inside`]. Such a build needs `--cfg madsim` for every crate, so it
+//! clocks, disks and network of `inside`. Such a build needs `--cfg madsim` for every crate, so it
 //! is a program of its own (`kotoba-sim-madsim`) in a target directory of its own: [`launch`] has
 //! cargo build it and starts it once for each seed, because what one run leaves behind in a process
 //! would make the next one differ.
