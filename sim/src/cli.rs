@@ -39,7 +39,7 @@ enum Command {
     Verify(verify::Arguments),
     /// Put known bugs back, one at a time, and see whether the simulator finds them.
     Mutants(mutants::Arguments),
-    /// Run the schedules that once failed.
+    /// Run what once failed.
     Corpus(corpus::Arguments),
     /// Print the hash of a run.
     #[command(hide = true)]

@@ -1,4 +1,4 @@
-//! `corpus`: the schedules that once failed.
+//! `corpus`: the runs that once failed.
 
 use std::{fs, path::PathBuf};
 
@@ -18,7 +18,7 @@ pub(super) struct Arguments {
     directory: PathBuf,
 }
 
-/// A schedule that once failed.
+/// A run that once failed.
 #[derive(Debug, Serialize, Deserialize)]
 struct Case {
     /// What was wrong, in a sentence.
@@ -26,7 +26,18 @@ struct Case {
     /// What was replicated.
     machine: MachineName,
     /// The choices.
-    schedule: Schedule,
+    #[serde(flatten)]
+    choices: Choices,
+}
+
+/// What a case is kept as.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Choices {
+    /// A schedule: stays the same run for as long as choices keep their points.
+    Schedule(Schedule),
+    /// A seed: becomes another run when a profile is drawn another way.
+    Seed(u64),
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
@@ -39,20 +50,22 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
     paths.sort();
     if paths.is_empty() {
-        return Err(CommandError::new(format!("{} holds no schedule", directory.display())));
+        return Err(CommandError::new(format!("{} holds no case", directory.display())));
     }
     let mut failed = false;
     for path in &paths {
         let text = fs::read_to_string(path).map_err(unreadable)?;
         let case: Case = serde_json::from_str(&text)
             .map_err(|error| CommandError::new(format!("{} is no case: {error}", path.display())))?;
-        let outcome =
-            with_machine!(case.machine, M => runner::run_schedule::<M>(&case.schedule, Scale::Drawn));
+        let outcome = with_machine!(case.machine, M => match &case.choices {
+            Choices::Schedule(schedule) => runner::run_schedule::<M>(schedule, Scale::Drawn),
+            Choices::Seed(seed) => runner::run_seed::<M>(*seed, Scale::Drawn),
+        });
         if let Some(violation) = outcome.violation {
             failed = true;
             output::talk(&format!("{} fails again ({}): {violation}", path.display(), case.cause));
         }
     }
-    output::data(&format!("{} schedules that once failed", paths.len()));
+    output::data(&format!("{} runs that once failed", paths.len()));
     if failed { Err(CommandError::Failed) } else { Ok(()) }
 }
