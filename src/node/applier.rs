@@ -34,8 +34,8 @@ pub(crate) enum Job<V> {
     Apply { group: GroupId, entries: Committed, waiters: Vec<(Index, Responder)> },
     /// Put a received snapshot in the place of a group's state.
     Install { group: GroupId, token: WriteToken, meta: SnapshotMeta, file: PathBuf },
-    /// Hand a view of the state to the snapshot builder.
-    View(ViewReceiver<V>),
+    /// Hand a view of a group's state to the snapshot builder.
+    View { group: GroupId, to: ViewReceiver<V> },
     /// Make everything applied so far durable.
     Persist,
     /// Make everything durable and end.
@@ -105,7 +105,7 @@ impl<S: GraphStore> Applier<S> {
         match job {
             Job::Apply { group, entries, waiters } => self.apply(group, entries, waiters),
             Job::Install { group, token, meta, file } => self.install(group, token, &meta, &file),
-            Job::View(to) => (to.0)(self.store.view()),
+            Job::View { group, to } => (to.0)(self.store.group_view(group)),
             Job::Persist => {
                 self.views.expire();
                 self.persist();
@@ -168,7 +168,7 @@ impl<S: GraphStore> Applier<S> {
     ) {
         self.applied.insert(group, last);
         if let Some((index, _)) = batch.verify {
-            self.views.keep(group, index, self.store.view());
+            self.views.keep(group, index, self.store.group_view(group));
         }
         answer(last, waiters, batch.outcomes);
         if let Some(meta) = batch.meta {

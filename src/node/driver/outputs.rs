@@ -281,7 +281,7 @@ impl<V: Send + 'static> Driver<V> {
             // A builder that is gone builds nothing.
             let _ = jobs.send(SnapshotJob::Build { group, view });
         }));
-        self.applier.send(Job::View(to));
+        self.applier.send(Job::View { group, to });
     }
 
     /// The snapshot worker reports.

@@ -36,7 +36,7 @@ impl<S: GraphStore> StoredReads<S> {
 impl<S: GraphStore> LocalReads for StoredReads<S> {
     fn entity(&self, partition: PartitionId, cid: &Cid) -> Result<Option<LocalEntity>, ClusterError> {
         // Several rows make an entity: they must be of one moment.
-        let entity = read::entity(&self.0.view(), partition.group(), *cid)
+        let entity = read::entity(&self.0.group_view(partition.group()), partition.group(), *cid)
             .map_err(|error| failed(&error, partition))?;
         Ok(entity.map(LocalEntity::from))
     }
@@ -61,7 +61,7 @@ impl<S: GraphStore> LocalReads for StoredReads<S> {
     }
 
     fn history(&self, partition: PartitionId, cid: &Cid) -> Result<Option<Vec<Version>>, ClusterError> {
-        let history = read::history(&self.0.view(), partition.group(), *cid)
+        let history = read::history(&self.0.group_view(partition.group()), partition.group(), *cid)
             .map_err(|error| failed(&error, partition))?;
         Ok(history.map(|versions| versions.into_iter().map(Version::from).collect()))
     }
@@ -72,7 +72,13 @@ impl<S: GraphStore> LocalReads for StoredReads<S> {
         node: &Cid,
         label: Option<&str>,
     ) -> Result<Vec<LocalEdge>, ClusterError> {
-        let edges = read::out_edges(&self.0.view(), partition.group(), *node, label, &Page::first(EDGES_MAX));
+        let edges = read::out_edges(
+            &self.0.group_view(partition.group()),
+            partition.group(),
+            *node,
+            label,
+            &Page::first(EDGES_MAX),
+        );
         all_edges(node, edges.map_err(|error| failed(&error, partition))?)
     }
 
@@ -82,14 +88,20 @@ impl<S: GraphStore> LocalReads for StoredReads<S> {
         node: &Cid,
         label: Option<&str>,
     ) -> Result<Vec<LocalEdge>, ClusterError> {
-        let edges = read::in_edges(&self.0.view(), partition.group(), *node, label, &Page::first(EDGES_MAX));
+        let edges = read::in_edges(
+            &self.0.group_view(partition.group()),
+            partition.group(),
+            *node,
+            label,
+            &Page::first(EDGES_MAX),
+        );
         all_edges(node, edges.map_err(|error| failed(&error, partition))?)
     }
 
     fn page(&self, partition: PartitionId, resume: &[u8], limit: usize) -> Result<LocalPage, ClusterError> {
         let after = (!resume.is_empty()).then(|| resume.to_vec());
         let page = Page { after, bytes: ANSWER_BYTES_MAX, ..Page::first(limit) };
-        let page = read::living(&self.0.view(), partition.group(), &page)
+        let page = read::living(&self.0.group_view(partition.group()), partition.group(), &page)
             .map_err(|error| failed(&error, partition))?;
         Ok(LocalPage {
             entities: page.items.into_iter().map(LocalEntity::from).collect(),

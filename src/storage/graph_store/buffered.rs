@@ -21,7 +21,10 @@ use std::{
 use bytes::Bytes;
 
 use super::{Batch, Change, GraphStore, KeyRange, Known, Order, ReadView, StoreError, Visitor};
-use crate::limits::{STORE_BUFFER_BYTES_MAX, STORE_BUFFER_GROUP_BYTES_MAX};
+use crate::{
+    limits::{STORE_BUFFER_BYTES_MAX, STORE_BUFFER_GROUP_BYTES_MAX},
+    raft::GroupId,
+};
 
 /// What a row costs in memory besides its key and value, in bytes.
 const ROW_OVERHEAD_BYTES: usize = 96;
@@ -260,6 +263,14 @@ impl<S: GraphStore> GraphStore for BufferedStore<S> {
         // Both halves under one lock: a flush between them would hide rows from the view.
         let buffer = self.read();
         BufferedView { groups: Arc::clone(&buffer.groups), below: self.below.view() }
+    }
+
+    fn group_view(&self, group: GroupId) -> Self::View {
+        let buffer = self.read();
+        let key = group.0.to_be_bytes();
+        let groups = buffer.groups.get(&key).map(|rows| (key, Arc::clone(rows)));
+        let groups = Arc::new(groups.into_iter().collect());
+        BufferedView { groups, below: self.below.group_view(group) }
     }
 
     fn commit(&self, batch: Batch) -> Result<(), StoreError> {

@@ -28,6 +28,8 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
+use crate::raft::GroupId;
+
 /// Why the store could not answer. A failed read changed nothing; after a failed commit the state on
 /// disk is unknown, and the store must be reopened before it is used again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -214,6 +216,12 @@ pub trait GraphStore: ReadView + Clone + Send + Sync + 'static {
 
     /// The map as it is now; later commits do not change it. A view costs memory or disk until dropped.
     fn view(&self) -> Self::View;
+
+    /// Like [`GraphStore::view`], for whoever reads one group: rows of others may be missing or old. Costs
+    /// no more than that group's share, also where many are kept.
+    fn group_view(&self, _group: GroupId) -> Self::View {
+        self.view()
+    }
 
     /// Makes all changes of a batch, or none. Visible to reads when this returns; durable only after the
     /// next [`GraphStore::persist`].

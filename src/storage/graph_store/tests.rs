@@ -79,6 +79,18 @@ fn views_do_not_change<S: GraphStore>(store: &S) {
     store.persist().unwrap();
 }
 
+fn a_groups_view_shows_the_group_as_it_was<S: GraphStore>(store: &S) {
+    let (key, other) = ([0, 0, 0, 7, 1], [0, 0, 0, 8, 1]);
+    put(store, &key, b"1");
+    let view = store.group_view(crate::raft::GroupId(7));
+    put(store, &key, b"2");
+    put(store, &other, b"2");
+    let range = KeyRange::prefix(&key[..4]);
+    assert_eq!(rows(&view, &range, Order::Ascending, 9), [(key.to_vec(), b"1".to_vec())]);
+    assert_eq!(view.get(&key).unwrap().as_deref(), Some(&b"1"[..]));
+    assert_eq!(store.get(&key).unwrap().as_deref(), Some(&b"2"[..]));
+}
+
 fn many_rows_are_cleared<S: GraphStore>(store: &S) {
     for chunk in 0..5_u32 {
         let mut batch = Batch::new();
@@ -159,7 +171,13 @@ macro_rules! contract {
     };
 }
 
-contract!(reads_see_commits, scans_keep_to_their_range, views_do_not_change, many_rows_are_cleared);
+contract!(
+    reads_see_commits,
+    scans_keep_to_their_range,
+    views_do_not_change,
+    a_groups_view_shows_the_group_as_it_was,
+    many_rows_are_cleared
+);
 
 #[cfg(feature = "node")]
 fn open(directory: &std::path::Path) -> FjallStore {
