@@ -172,6 +172,7 @@ fn take_up(id: GroupId, group: &RecoveredGroup, extent: Extent) {
         seed: 1,
         timing: Timing::default(),
         retained_bytes: 0,
+        limits: kotoba_db_cluster::raft::Limits::default(),
     };
     let taken = Replica::recover(settings, restored, Now::default());
     let is_sound = group.damage.is_none() && extent != Extent::Forged;

@@ -56,7 +56,7 @@ pub(super) fn structure(mut choices: Choices<'_>, situations: &mut Situations) -
             assert_eq!(SegmentHeader::decode(&header.encode()), Ok(header));
         }
         1 => {
-            let at = MARK_OFFSETS[usize::from(offset % 16 == 0)];
+            let at = MARK_OFFSETS[usize::from(offset.is_multiple_of(16))];
             let mark = Mark::decode(&seal::<MARK_BYTES>(rest, b"KDBm", at), at, &seal_of)?;
             assert_eq!(Mark::decode(&mark.encode(&seal_of), mark.offset(), &seal_of), Some(mark));
         }

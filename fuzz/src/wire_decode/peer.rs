@@ -77,6 +77,7 @@ fn replica() -> Replica {
         seed: 1,
         timing: Timing::default(),
         retained_bytes: 0,
+        limits: kotoba_db_cluster::raft::Limits::default(),
     };
     Replica::recover(settings, restored, Now::default()).expect("a new group's member starts")
 }
