@@ -123,3 +123,73 @@ pub fn read_world<M: StateMachine>(source: impl Source + 'static, scale: Scale) 
 pub fn seconds(at: TrueTime) -> f64 {
     Duration::from_nanos(at).as_secs_f64()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde::{Deserialize, Serialize};
+
+    use super::*;
+    use crate::{
+        choice::Topic,
+        machine::{ExactlyOnce, Machine, Registers},
+    };
+
+    /// A machine whose state is one part only, and which a calm client never reads.
+    #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+    struct Counter(u64);
+
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    enum Step {
+        Count,
+        Read,
+    }
+
+    impl Machine for Counter {
+        type Operation = Step;
+        type Answer = u64;
+
+        fn draw(choices: &mut Chooser, client: u32, _: u64) -> Step {
+            if choices.below(Topic::Client, client, 2) == 0 { Step::Count } else { Step::Read }
+        }
+
+        fn is_read(step: &Step) -> bool {
+            *step == Step::Read
+        }
+
+        fn apply(&mut self, _: &Step) -> u64 {
+            self.0 += 1;
+            self.0
+        }
+
+        fn read(&self, _: &Step) -> u64 {
+            self.0
+        }
+
+        fn key(_: &Step) -> u64 {
+            0
+        }
+    }
+
+    #[test]
+    fn the_calmest_run_passes() {
+        let calm = run_schedule::<ExactlyOnce<Registers>>(&Schedule::default(), Scale::Drawn);
+        assert_eq!(calm.violation, None);
+        let calm = run_schedule::<ExactlyOnce<Counter>>(&Schedule::default(), Scale::Drawn);
+        assert_eq!(calm.violation, None);
+    }
+
+    #[test]
+    fn every_group_is_asked_in_the_end_whatever_the_machine_s_key() {
+        let groups = |seed| {
+            let mut world = World::<ExactlyOnce<Counter>>::new(
+                Chooser::new(Seeded::new(seed)),
+                Scale::Drawn,
+                Trace::hashing(),
+            );
+            (world.profile().groups, run_world(&mut world).violation)
+        };
+        let outcomes: Vec<_> = (0..12).map(groups).collect();
+        assert!(outcomes.iter().any(|(groups, _)| *groups > 1), "some runs have several groups");
+        assert!(outcomes.iter().all(|(_, violation)| violation.is_none()), "{outcomes:?}");
+    }
+}

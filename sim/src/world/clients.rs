@@ -92,7 +92,7 @@ impl<M: StateMachine> World<M> {
         let busy = !self.clients.clients[client as usize].asking.is_empty();
         // The calm answer is to do nothing, so that shrinking takes operations out.
         let idle = self.choices.below(Topic::Client, client, IDLE_ONE_IN) == 0;
-        if busy || !self.clients.open || (idle && !self.insist) {
+        if busy || !self.clients.open || (idle && self.insist.is_none()) {
             return;
         }
         let burst = self.choices.below(Topic::Client, client, self.profile.burst) + 1;
@@ -100,9 +100,11 @@ impl<M: StateMachine> World<M> {
         for _ in 0..burst {
             self.clients.serials += 1;
             let serial = self.clients.serials;
-            let operation = M::draw(&mut self.choices, client, serial);
+            let operation = M::draw(self.insist.as_mut().unwrap_or(&mut self.choices), client, serial);
+            // Who insists asks every group, also where the machine has but one key.
+            let spread = if self.insist.is_some() { serial } else { M::key(&operation) };
             let groups = u64::from(self.profile.groups);
-            let group = GroupId(u32::try_from(M::key(&operation) % groups).expect("few groups") + 1);
+            let group = GroupId(u32::try_from(spread % groups).expect("few groups") + 1);
             let place = self.clients.history.operations.len();
             self.say(Kind::Client, None, || {
                 format!("client {client} asks {group} for {operation:?} ({serial})")

@@ -111,8 +111,9 @@ pub struct World<M: StateMachine> {
     outputs: Vec<NodeOutput>,
     /// Faults are over.
     calm: bool,
-    /// Clients are never idle.
-    insist: bool,
+    /// Clients are never idle, and what they ask depends on nothing: in the calmest of runs, too,
+    /// each group must write and read.
+    insist: Option<Chooser>,
     /// Operators look after members.
     operators: bool,
     /// Hosts that stay down.
@@ -155,7 +156,7 @@ impl<M: StateMachine> World<M> {
             proposing: Vec::new(),
             outputs: Vec::new(),
             calm: false,
-            insist: false,
+            insist: None,
             operators: true,
             excluded: BTreeSet::new(),
             profile,

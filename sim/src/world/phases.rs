@@ -11,7 +11,7 @@ use crate::{
         linearizability::{self, Judgement},
         sessions,
     },
-    choice::Topic,
+    choice::{Chooser, Seeded, Topic},
     history::TrueTime,
     machine::StateMachine,
     situations::Situation,
@@ -73,7 +73,7 @@ impl<M: StateMachine> World<M> {
         // A change of members may need voters that are not here.
         self.operators = false;
         self.profile.think = self.profile.think.min(BRISK);
-        self.insist = true;
+        self.insist = Some(Chooser::new(Seeded::new(0)));
         if !self.run_while(CORE_NANOS, |world| !served(world)) && self.violation.is_none() {
             let message = format!("hosts {core:?} do not serve: {}", self.describe());
             self.fail(Check::Liveness, message);
