@@ -22,6 +22,7 @@ use kotoba_sim::{
     profile::Scale,
     runner,
     shrink::shrink,
+    trace::Kind,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -31,7 +32,7 @@ const DAILY_LIMIT: i64 = 60;
 
 /// Runs of the world that making a failure small may take.
 const SHRINKING_RUNS: u64 = 300;
-/// Last events of a failure that are shown.
+/// Last events of a failure that are shown, messages aside.
 const SHOWN: usize = 15;
 
 /// What each account sent since the day began.
@@ -208,13 +209,10 @@ fn explain<S: Sent>(schedule: &Schedule) {
     };
     let small = shrink(schedule, check, SHRINKING_RUNS, fails).schedule;
     println!("{} of its {} choices suffice; the end of it:", small.choices.len(), schedule.choices.len());
-    let (outcome, world) = runner::read_world::<ExactlyOnce<Bank<S>>>(Recorded::new(&small), Scale::Drawn);
-    let lines = world.trace().lines();
+    let (_, world) = runner::read_world::<ExactlyOnce<Bank<S>>>(Recorded::new(&small), Scale::Drawn);
+    let lines: Vec<_> = world.trace().lines().iter().filter(|line| line.kind != Kind::Message).collect();
     for line in &lines[lines.len().saturating_sub(SHOWN)..] {
         let host = line.host.map_or_else(String::new, |host| format!("host {host}: "));
         println!("  {:>10.6} s  {host}{}", runner::seconds(line.at), line.text);
-    }
-    if let Some(violation) = outcome.violation {
-        println!("  {violation}");
     }
 }
