@@ -5,9 +5,9 @@ use kotoba_db_cluster_proto::v1;
 
 use crate::{
     multiraft::GroupMessage,
-    raft::{Body, GroupId, Message},
+    raft::{Body, GroupId, Message, ReplicaId},
     storage::wal::EntryKind,
-    wire::{self, InboundPayload, WireEntry},
+    wire::{self, GroupMembers, InboundPayload, WireEntry},
 };
 
 /// A message of a peer as the core is given it, and the bytes it is about.
@@ -23,10 +23,21 @@ pub struct PeerMessage {
     pub chunk: Option<Bytes>,
 }
 
-/// Everything of a peer's frame that the core would be given, heartbeats last, and how many messages
-/// were dropped.
+/// What a peer's frame says, checked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PeerFrame {
+    /// Everything that the core would be given, heartbeats last.
+    pub messages: Vec<PeerMessage>,
+    /// Members of groups.
+    pub members: Vec<(GroupId, Vec<ReplicaId>)>,
+}
+
+/// What a frame says, and how much of it was dropped.
 #[must_use]
-pub fn decode_frame(frame: v1::PeerFrame) -> (Vec<PeerMessage>, usize) {
+pub fn decode_frame(frame: v1::PeerFrame) -> (PeerFrame, usize) {
+    let reports = frame.group_members.iter().map(wire::members_from_wire);
+    let (reports, refused): (Vec<_>, Vec<_>) = reports.partition(Result::is_ok);
+    let members = reports.into_iter().flatten().map(|report| (report.group, report.members)).collect();
     let (inbound, errors) = wire::frame_from_wire(frame.messages, &frame.beats, &frame.beat_replies);
     let messages = inbound.messages.into_iter().map(|inbound| {
         let GroupMessage { group, message } = inbound.message;
@@ -44,13 +55,19 @@ pub fn decode_frame(frame: v1::PeerFrame) -> (Vec<PeerMessage>, usize) {
         entries: Vec::new(),
         chunk: None,
     });
-    (messages.chain(beats).collect(), errors.len())
+    let frame = PeerFrame { messages: messages.chain(beats).collect(), members };
+    (frame, errors.len() + refused.len())
 }
 
 /// The frame that a peer would send to say this.
 #[must_use]
-pub fn encode_frame(messages: &[PeerMessage]) -> v1::PeerFrame {
+pub fn encode_frame(PeerFrame { messages, members }: &PeerFrame) -> v1::PeerFrame {
     let mut frame = v1::PeerFrame::default();
+    let report = |(group, members): &(GroupId, Vec<ReplicaId>)| GroupMembers {
+        group: *group,
+        members: members.clone(),
+    };
+    frame.group_members = wire::members_to_wire(&members.iter().map(report).collect::<Vec<_>>());
     let mut beats = Vec::new();
     for PeerMessage { group, message, entries, chunk } in messages {
         match &message.body {

@@ -17,7 +17,7 @@ use std::hash::{Hash, Hasher};
 use kotoba_db_cluster::{
     limits::{APPEND_ENTRIES_MAX, READS_WAITING_MAX},
     raft::{
-        BootEpoch, Configuration, ConfigurationChange, Index, Input, Instant, Now, Output, PayloadId,
+        BootEpoch, Configuration, ConfigurationChange, Index, Input, Instant, Limits, Now, Output, PayloadId,
         Position, ReadId, ReplicaId, RoleKind, SnapshotDescriptor, SnapshotId, WriteFault, WriteToken,
     },
 };
@@ -53,6 +53,18 @@ pub const SITUATIONS: &[&str] = &[
 
 const OWN: ReplicaId = ReplicaId(1);
 const STEPS_MAX: usize = 600;
+/// Bounds that are met all the time.
+const TINY: Limits = Limits {
+    append_bytes: 8,
+    append_entries: 1,
+    inflight_messages: 1,
+    inflight_bytes: 8,
+    uncommitted_bytes: 64,
+    reads_waiting: 2,
+    writes_outstanding: 2,
+    snapshot_chunk_bytes: 8,
+    snapshot_chunks_in_flight: 1,
+};
 
 /// Drives one replica.
 pub fn run(bytes: &[u8]) -> Situations {
@@ -107,7 +119,11 @@ struct Victim {
 
 impl Victim {
     fn new(choices: &mut Choices<'_>) -> Self {
-        let mut shell = Shell::genesis(OWN, choices.below(8), configuration_at_start(choices));
+        let seed = choices.below(8);
+        let mut shell = Shell::genesis(OWN, seed, configuration_at_start(choices));
+        if seed % 4 == 3 {
+            shell.limits = TINY;
+        }
         shell.retained_bytes = choices.pick(&[0, 16, 1 << 20]).unwrap_or(0);
         let mut victim = Self {
             promises: Promises::of(&shell),

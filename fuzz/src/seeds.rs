@@ -5,7 +5,7 @@
 //! keeps those with a name: they failed once.
 
 use kotoba_db_cluster::{
-    fuzzing::{PeerMessage, encode_frame},
+    fuzzing::{PeerFrame, PeerMessage, encode_frame},
     graph::{Block, Cid, EdgeBlock, Generation, NodeBlock, Value, VersionBlock},
     placement::{GenesisMember, Incarnation, MetaCommand, MetaState, NodeId},
     raft::{
@@ -65,7 +65,7 @@ fn encodings() -> Vec<Vec<u8>> {
     let commands: Vec<_> =
         sample_commands().iter().map(|command| (Decoder::Command, command.encode().to_vec())).collect();
     let more = [
-        (Decoder::Peer, encode_frame(&peer_messages()).encode_to_vec()),
+        (Decoder::Peer, encode_frame(&peer_frame()).encode_to_vec()),
         (Decoder::Client, client_request()),
         (Decoder::Configuration, members().encode()),
         (Decoder::Snapshot, sample_stream()),
@@ -88,7 +88,7 @@ fn members() -> Configuration {
     Configuration { learners, ..voters }
 }
 
-fn peer_messages() -> Vec<PeerMessage> {
+fn peer_frame() -> PeerFrame {
     let say = |body, entries| PeerMessage {
         group: GroupId(1),
         message: Message { from: ReplicaId(2), to: ReplicaId(1), term: Term(2), body },
@@ -111,7 +111,8 @@ fn peer_messages() -> Vec<PeerMessage> {
         (EntryKind::Configuration, members().encode().into()),
     ];
     let beat = Beat { commit: Index(2), round: Round(2), sent: Index(3) };
-    vec![say(Body::Append(append), entries), say(Body::Beat(beat), Vec::new())]
+    let messages = vec![say(Body::Append(append), entries), say(Body::Beat(beat), Vec::new())];
+    PeerFrame { messages, members: vec![(GroupId(1), vec![ReplicaId(2)])] }
 }
 
 fn client_request() -> Vec<u8> {

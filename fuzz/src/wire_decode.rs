@@ -35,6 +35,7 @@ pub const SITUATIONS: &[&str] = &[
     "a structure of the log",
     "bytes refused",
     "entries of a peer",
+    "members of a group",
 ];
 
 /// The decoders, in the order of the bytes that pick them.

@@ -99,6 +99,7 @@ pub(crate) struct Shell {
     seed: u64,
     pub(crate) timing: Timing,
     pub(crate) retained_bytes: u64,
+    pub(crate) limits: Limits,
 }
 
 impl Shell {
@@ -125,6 +126,7 @@ impl Shell {
             seed,
             timing: Timing::default(),
             retained_bytes: 0,
+            limits: Limits::default(),
         }
     }
 
@@ -167,7 +169,7 @@ impl Shell {
             seed: self.seed.wrapping_add(self.boots),
             timing: self.timing,
             retained_bytes: self.retained_bytes,
-            limits: Limits::default(),
+            limits: self.limits,
         };
         self.replica = Some(Replica::recover(settings, restored, now)?);
         self.log = self.disk.entries.clone();

@@ -1,7 +1,7 @@
 //! What must be true of a log that was opened.
 
 use kotoba_db_cluster::{
-    raft::{BootEpoch, HardState, Now, Replica, ReplicaId, Restored, Settings, Timing},
+    raft::{BootEpoch, HardState, Limits, Now, Replica, ReplicaId, Restored, Settings, Timing},
     storage::wal::{Entry, GroupId, LogReader, PlannedRead, ReadDisk, ReadPlan, RecoveredGroup, Recovery},
 };
 
@@ -172,7 +172,7 @@ fn take_up(id: GroupId, group: &RecoveredGroup, extent: Extent) {
         seed: 1,
         timing: Timing::default(),
         retained_bytes: 0,
-        limits: kotoba_db_cluster::raft::Limits::default(),
+        limits: Limits::default(),
     };
     let taken = Replica::recover(settings, restored, Now::default());
     let is_sound = group.damage.is_none() && extent != Extent::Forged;

@@ -2,8 +2,9 @@
 
 use kotoba_db_cluster::{
     fuzzing::{PeerMessage, decode_frame, encode_frame},
+    limits::MEMBERS_MAX,
     raft::{
-        Body, BootEpoch, Configuration, HardState, Index, Input, Now, PayloadId, Position, Replica,
+        Body, BootEpoch, Configuration, HardState, Index, Input, Limits, Now, PayloadId, Position, Replica,
         ReplicaId, Restored, Settings, SnapshotMeta, Term, Timing,
     },
 };
@@ -16,15 +17,17 @@ use crate::Situations;
 pub(super) fn frame(bytes: &[u8], situations: &mut Situations) -> Option<()> {
     let frame = v1::PeerFrame::decode(bytes).ok()?;
     survives(&frame);
-    let (messages, dropped) = decode_frame(frame);
+    let (frame, dropped) = decode_frame(frame);
     situations.reach_if(dropped > 0, "a peer's message dropped");
-    for message in &messages {
+    for message in &frame.messages {
         check(message, situations);
     }
-    let (again, dropped) = decode_frame(encode_frame(&messages));
-    assert_eq!((again, dropped), (messages.clone(), 0), "what was accepted can be sent on");
+    assert!(frame.members.iter().all(|(_, members)| members.len() <= MEMBERS_MAX));
+    situations.reach_if(!frame.members.is_empty(), "members of a group");
+    let again = decode_frame(encode_frame(&frame));
+    assert_eq!(again, (frame.clone(), 0), "what was accepted can be sent on");
     let mut replica = replica();
-    for (number, PeerMessage { message, entries, chunk, .. }) in (0..).zip(messages) {
+    for (number, PeerMessage { message, entries, chunk, .. }) in (0..).zip(frame.messages) {
         let payload = (!entries.is_empty() || chunk.is_some()).then_some(PayloadId(number));
         replica.handle(Now::default(), Input::Message { message, payload });
         while replica.poll_output().is_some() {}
@@ -77,7 +80,7 @@ fn replica() -> Replica {
         seed: 1,
         timing: Timing::default(),
         retained_bytes: 0,
-        limits: kotoba_db_cluster::raft::Limits::default(),
+        limits: Limits::default(),
     };
     Replica::recover(settings, restored, Now::default()).expect("a new group's member starts")
 }
