@@ -71,7 +71,7 @@ pub(crate) enum Suite {
 }
 
 impl Suite {
-    /// Its scopes by name.
+    /// Its scopes by name, small ones first.
     pub(crate) fn scopes(self) -> Vec<(&'static str, Scope)> {
         let s = Scope::SMALLEST;
         let deaf = Scope { deaf: true, ..s };
@@ -89,22 +89,22 @@ impl Suite {
                 ("members", members),
             ],
             Self::Ci => vec![
+                ("members, crash", Scope { crashes: 1, ..members }),
+                ("members", Scope { proposals: 1, ..members }),
+                ("figure 8, stepping down", Scope { step_downs: 1, ..figure8 }),
+                ("beats, slow disk", Scope { terms: 1, beats: 1, slow_writes: 1, ..s }),
+                ("beats in one term", Scope { terms: 1, proposals: 1, beats: 1, ..s }),
                 ("proposals", Scope { proposals: 2, ..deaf }),
-                ("crash", crash),
-                ("crash in one term", Scope { terms: 1, proposals: 2, slow_writes: 2, ..crash }),
                 ("duplicate", Scope { proposals: 1, duplicates: 1, ..deaf }),
                 ("reordering", Scope { terms: 1, proposals: 2, duplicates: 1, link: 2, ..deaf }),
                 ("beats", s),
-                ("beats in one term", Scope { terms: 1, proposals: 1, beats: 1, ..s }),
-                ("beats, slow disk", Scope { terms: 1, beats: 1, slow_writes: 1, ..s }),
                 ("slow disk", Scope { proposals: 1, slow_writes: 1, ..deaf }),
-                ("figure 8", Scope { crashes: 1, slow_writes: 1, ..figure8 }),
-                ("figure 8, stepping down", Scope { step_downs: 1, ..figure8 }),
-                ("figure 8, beats", Scope { deaf: false, ..figure8 }),
-                ("members", Scope { proposals: 1, ..members }),
-                ("members, crash", Scope { crashes: 1, ..members }),
-                ("members of four", Scope { changes: 1, ..members_of_four }),
+                ("crash", crash),
                 ("four", Scope { voters: 4, terms: 1, duplicates: 2, ..deaf }),
+                ("crash in one term", Scope { terms: 1, proposals: 2, slow_writes: 2, ..crash }),
+                ("figure 8", Scope { crashes: 1, slow_writes: 1, ..figure8 }),
+                ("members of four", Scope { changes: 1, ..members_of_four }),
+                ("figure 8, beats", Scope { deaf: false, ..figure8 }),
             ],
             Self::Large => vec![
                 ("crash", Scope { proposals: 1, ..crash }),
