@@ -12,7 +12,7 @@
 //!
 //! - **Time.** Instants answer a few questions only: is the deadline reached (`tick`), is a beat due, is a check
 //!   of the majority due and passed (`leader_tick`, `still_leads`), was the leader heard of lately (`is_content`),
-//!   did a snapshot move lately. Each is a yes or a no. Whoever steps the abstract replica chooses the answer
+//!   does the own disk answer (`still_leads`), did a snapshot move lately. Each is a yes or a no. Whoever steps the abstract replica chooses the answer
 //!   with one of three times: [`Replica::SOON`], at which nothing is overdue, [`Replica::at_beat`], at which a
 //!   beat is and nothing else, [`Replica::LATE`], at which everything is. No real input depends on another
 //!   mixture: a tick of a leader whose check is due steps down, or passes and goes on to the beat; any
@@ -49,8 +49,9 @@ impl Replica {
         Now { monotonic: Self::SOON.monotonic + self.settings.timing.heartbeat, wall: None }
     }
 
-    /// Forgets times, draws and counts: see the [module](self). Outputs must be drained, time-outs
-    /// longer than the interval of beats, and every later input handled at one of the three times.
+    /// Forgets times, draws and counts; the head of `abstraction.rs` says why that is sound. Outputs
+    /// must be drained, time-outs longer than the interval of beats, and every later input handled at one of
+    /// the three times.
     pub fn abstract_history(&mut self) {
         assert!(self.outputs.is_empty(), "drain poll_output to None before");
         let timing = self.settings.timing;

@@ -52,14 +52,11 @@ pub(crate) fn explore<C: Checker<GroupModel> + Send + Sync>(
         builder = builder.target_max_depth(depth + 1);
     }
     let before = cpu_seconds();
-    let mut progress = Progress { limit: limits.time, stopped, elapsed: Duration::ZERO };
+    let mut progress = Progress { limit: limits.time, stopped, ran_out: false, elapsed: Duration::ZERO };
     println!("{name}: {scope}");
     let checker = spawn(builder).join_and_report(&mut progress);
-    let complete = !progress.stopped.load(Ordering::Relaxed);
-    // The paths to what was found are walked again.
-    checker.model().stopped.store(false, Ordering::Relaxed);
-    let passed = print_properties(&checker) && complete;
-    if !complete {
+    let passed = print_properties(&checker) && !progress.ran_out;
+    if progress.ran_out {
         println!("  {:<12} time was up before all was explored", "INCOMPLETE");
     }
     let explored = Explored {
@@ -135,13 +132,18 @@ impl fmt::Display for Total {
 struct Progress {
     limit: Option<Duration>,
     stopped: Arc<AtomicBool>,
+    ran_out: bool,
     elapsed: Duration,
 }
 
 impl Reporter<GroupModel> for Progress {
     fn report_checking(&mut self, data: ReportData) {
         self.elapsed = data.duration;
-        if self.limit.is_some_and(|limit| data.duration >= limit) && !data.done {
+        if data.done {
+            // The paths to what was found are walked again.
+            self.stopped.store(false, Ordering::Relaxed);
+        } else if self.limit.is_some_and(|limit| data.duration >= limit) {
+            self.ran_out = true;
             self.stopped.store(true, Ordering::Relaxed);
         }
         let seconds = data.duration.as_secs_f64();

@@ -71,13 +71,14 @@ pub(crate) enum Suite {
 }
 
 impl Suite {
-    /// Its scopes by name.
+    /// Its scopes by name, small ones first.
     pub(crate) fn scopes(self) -> Vec<(&'static str, Scope)> {
         let s = Scope::SMALLEST;
         let deaf = Scope { deaf: true, ..s };
         let crash = Scope { crashes: 1, slow_writes: 1, ..deaf };
         let figure8 = Scope { start: Start::Figure8, ..deaf };
         let members = Scope { voters: 2, learners: 1, changes: 2, ..deaf };
+        let members_of_four = Scope { voters: 3, ..members };
         match self {
             Self::Smoke => vec![
                 ("elections", deaf),
@@ -88,21 +89,27 @@ impl Suite {
                 ("members", members),
             ],
             Self::Ci => vec![
+                ("members, crash", Scope { crashes: 1, ..members }),
+                ("members", Scope { proposals: 1, ..members }),
+                ("figure 8, stepping down", Scope { step_downs: 1, ..figure8 }),
+                ("beats, slow disk", Scope { terms: 1, beats: 1, slow_writes: 1, ..s }),
+                ("beats in one term", Scope { terms: 1, proposals: 1, beats: 1, ..s }),
                 ("proposals", Scope { proposals: 2, ..deaf }),
-                ("crash", crash),
-                ("crash in one term", Scope { terms: 1, proposals: 2, slow_writes: 2, ..crash }),
                 ("duplicate", Scope { proposals: 1, duplicates: 1, ..deaf }),
                 ("reordering", Scope { terms: 1, proposals: 2, duplicates: 1, link: 2, ..deaf }),
                 ("beats", s),
-                ("beats in one term", Scope { terms: 1, proposals: 1, beats: 1, ..s }),
+                ("slow disk", Scope { proposals: 1, slow_writes: 1, ..deaf }),
+                ("crash", crash),
+                ("four", Scope { voters: 4, terms: 1, duplicates: 2, ..deaf }),
+                ("crash in one term", Scope { terms: 1, proposals: 2, slow_writes: 2, ..crash }),
                 ("figure 8", Scope { crashes: 1, slow_writes: 1, ..figure8 }),
-                ("figure 8, stepping down", Scope { step_downs: 1, ..figure8 }),
-                ("figure 8 with beats", Scope { terms: 1, deaf: false, ..figure8 }),
-                ("members", Scope { proposals: 1, ..members }),
-                ("members of four", Scope { voters: 3, changes: 1, ..members }),
-                ("four", Scope { voters: 4, terms: 1, proposals: 1, ..deaf }),
+                ("members of four", Scope { changes: 1, ..members_of_four }),
+                ("figure 8, beats", Scope { deaf: false, ..figure8 }),
             ],
-            Self::Large => vec![("everything once", Scope { proposals: 2, duplicates: 1, ..crash })],
+            Self::Large => vec![
+                ("crash", Scope { proposals: 1, ..crash }),
+                ("two changes of members of four", members_of_four),
+            ],
         }
     }
 }
