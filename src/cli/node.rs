@@ -21,7 +21,7 @@ pub(super) async fn run(command: NodeCommand) -> Result<ExitCode, ClusterError> 
                 return Err(ClusterError::new(ErrorCode::Usage, "the key is empty"));
             }
             if let Some(key) = args.key.as_deref().filter(|key| key.parse::<Cid>().is_ok()) {
-                let what = format!("the key {key:?} is a CID: an export could not tell the two nodes apart");
+                let what = format!("the key {key:?} is a CID: edges could not tell which node they name");
                 return Err(ClusterError::new(ErrorCode::Usage, what));
             }
             let properties = properties::to_wire(properties::parse(&args.properties)?);

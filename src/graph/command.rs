@@ -165,11 +165,11 @@ impl Command {
     }
 }
 
-/// The target's generation stands last in an edge's creation and is left out: see
+/// The target's generation stands last in what is done to an edge and is left out: see
 /// [`GraphOperation::CreateEdge`].
 fn fingerprint(operation: &[u8]) -> Fingerprint {
     let covered = match operation {
-        [CREATE_EDGE, ..] => &operation[..operation.len().saturating_sub(8)],
+        [CREATE_EDGE | UPDATE_EDGE | DELETE_EDGE, ..] => &operation[..operation.len().saturating_sub(8)],
         _ => operation,
     };
     let mut print = Fingerprint::default();
@@ -184,7 +184,8 @@ impl GraphOperation {
         match self {
             // The common case is a sum; the others are rare enough to be encoded for it.
             Self::CreateNode { block } => 5 + block.len(),
-            Self::DeleteNode { .. } | Self::DeleteEdge { .. } => 33,
+            Self::DeleteNode { .. } => 33,
+            Self::DeleteEdge { .. } => 41,
             Self::UpdateNode { .. } | Self::CreateEdge { .. } | Self::UpdateEdge { .. } => {
                 let mut out = Vec::new();
                 self.encode_into(&mut out);
@@ -200,9 +201,15 @@ impl GraphOperation {
                 put_bytes(out, block);
             }
             Self::UpdateNode { cid, changes } => put_update(out, UPDATE_NODE, cid, changes),
-            Self::UpdateEdge { cid, changes } => put_update(out, UPDATE_EDGE, cid, changes),
             Self::DeleteNode { cid } => put_cid(out, DELETE_NODE, cid),
-            Self::DeleteEdge { cid } => put_cid(out, DELETE_EDGE, cid),
+            Self::UpdateEdge { cid, changes, target_generation } => {
+                put_update(out, UPDATE_EDGE, cid, changes);
+                out.extend_from_slice(&target_generation.0.to_le_bytes());
+            }
+            Self::DeleteEdge { cid, target_generation } => {
+                put_cid(out, DELETE_EDGE, cid);
+                out.extend_from_slice(&target_generation.0.to_le_bytes());
+            }
             Self::CreateEdge { source, target, label, properties, target_generation } => {
                 put_cid(out, CREATE_EDGE, source);
                 out.extend_from_slice(target.digest());
@@ -224,9 +231,15 @@ impl GraphOperation {
                 Ok(Self::CreateNode { block: Bytes::copy_from_slice(block) })
             }
             UPDATE_NODE => Ok(Self::UpdateNode { cid: input.cid()?, changes: input.changes()? }),
-            UPDATE_EDGE => Ok(Self::UpdateEdge { cid: input.cid()?, changes: input.changes()? }),
             DELETE_NODE => Ok(Self::DeleteNode { cid: input.cid()? }),
-            DELETE_EDGE => Ok(Self::DeleteEdge { cid: input.cid()? }),
+            UPDATE_EDGE => Ok(Self::UpdateEdge {
+                cid: input.cid()?,
+                changes: input.changes()?,
+                target_generation: Generation(input.number()?),
+            }),
+            DELETE_EDGE => {
+                Ok(Self::DeleteEdge { cid: input.cid()?, target_generation: Generation(input.number()?) })
+            }
             CREATE_EDGE => {
                 let (source, target) = (input.cid()?, input.cid()?);
                 let label = input.text(LABEL_BYTES_MAX)?.to_owned();

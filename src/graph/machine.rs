@@ -141,6 +141,25 @@ struct Loaded {
     first: Option<BlockRow>,
 }
 
+/// What an operation takes an entity for.
+#[derive(Clone, Copy)]
+enum Expected {
+    Node,
+    /// An edge whose target was in this life when it was read.
+    Edge {
+        target_generation: Generation,
+    },
+}
+
+impl Expected {
+    fn kind(self) -> Kind {
+        match self {
+            Self::Node => Kind::Node,
+            Self::Edge { .. } => Kind::Edge,
+        }
+    }
+}
+
 type Refusable<T> = Result<Result<T, GraphError>, StoreError>;
 
 /// Like `?` for the inner result of a [`Refusable`].
@@ -191,10 +210,14 @@ impl<S: ReadView> Applying<'_, S> {
     fn operation(&mut self, operation: GraphOperation, index: Index) -> Result<Outcome, StoreError> {
         match operation {
             GraphOperation::CreateNode { block } => self.create_node(&block, index),
-            GraphOperation::UpdateNode { cid, changes } => self.update(cid, Kind::Node, changes, index),
-            GraphOperation::UpdateEdge { cid, changes } => self.update(cid, Kind::Edge, changes, index),
+            GraphOperation::UpdateNode { cid, changes } => self.update(cid, Expected::Node, changes, index),
+            GraphOperation::UpdateEdge { cid, changes, target_generation } => {
+                self.update(cid, Expected::Edge { target_generation }, changes, index)
+            }
             GraphOperation::DeleteNode { cid } => self.delete_node(cid, index),
-            GraphOperation::DeleteEdge { cid } => self.delete_edge(cid, index),
+            GraphOperation::DeleteEdge { cid, target_generation } => {
+                self.delete_edge(cid, target_generation, index)
+            }
             GraphOperation::CreateEdge { source, target, label, properties, target_generation } => {
                 let edge = EdgeBlock {
                     label,
@@ -258,7 +281,7 @@ impl<S: ReadView> Applying<'_, S> {
     fn update(
         &mut self,
         cid: Cid,
-        expected: Kind,
+        expected: Expected,
         changes: Changes,
         index: Index,
     ) -> Result<Outcome, StoreError> {
@@ -269,13 +292,18 @@ impl<S: ReadView> Applying<'_, S> {
     }
 
     fn delete_node(&mut self, cid: Cid, index: Index) -> Result<Outcome, StoreError> {
-        let (loaded, _) = permit!(self.load_living(cid, Kind::Node));
+        let (loaded, _) = permit!(self.load_living(cid, Expected::Node));
         // Its edges need no change: they name a life of this node that is over now.
         self.append(&loaded, Change::Delete, index)
     }
 
-    fn delete_edge(&mut self, cid: Cid, index: Index) -> Result<Outcome, StoreError> {
-        let (loaded, edge) = permit!(self.load_living(cid, Kind::Edge));
+    fn delete_edge(
+        &mut self,
+        cid: Cid,
+        target_generation: Generation,
+        index: Index,
+    ) -> Result<Outcome, StoreError> {
+        let (loaded, edge) = permit!(self.load_living(cid, Expected::Edge { target_generation }));
         let edge = edge.ok_or(StoreError::Damaged("an edge's first block"))?;
         let out = EdgeRow::key(self.group, OUT, edge.source, &edge.label, cid);
         let into = EdgeRow::key(self.group, IN, edge.target, &edge.label, cid);
@@ -303,27 +331,28 @@ impl<S: ReadView> Applying<'_, S> {
         Ok(Some(Loaded { identity, head, first: Some(first) }))
     }
 
-    /// An entity that may be changed; an edge comes with its first block, because it lives only while its
-    /// source's life does.
-    fn load_living(&mut self, cid: Cid, expected: Kind) -> Refusable<(Loaded, Option<EdgeBlock>)> {
+    /// An entity that may be changed; an edge comes with its first block, because it lives only while the
+    /// lives of its ends do.
+    fn load_living(&mut self, cid: Cid, expected: Expected) -> Refusable<(Loaded, Option<EdgeBlock>)> {
         let Some(loaded) = self.load(cid)? else {
             return Ok(Err(GraphError::NotFound { cid }));
         };
-        if loaded.head.kind != expected {
-            return Ok(Err(GraphError::WrongKind { cid, expected }));
+        if loaded.head.kind != expected.kind() {
+            return Ok(Err(GraphError::WrongKind { cid, expected: expected.kind() }));
         }
         if loaded.head.deleted {
             return Ok(Err(GraphError::Deleted { cid }));
         }
-        if expected == Kind::Node {
+        let Expected::Edge { target_generation } = expected else {
             return Ok(Ok((loaded, None)));
-        }
+        };
         let first = self.first_block(&loaded)?;
         let Block::Edge(edge) = decode(&first)? else {
             return Err(StoreError::Damaged("an edge's first block"));
         };
         let source = self.load(edge.source)?.ok_or(StoreError::Damaged("an edge's source"))?.head;
-        if source.deleted || source.generation != edge.source_generation {
+        let source_lives = !source.deleted && source.generation == edge.source_generation;
+        if !source_lives || target_generation != edge.target_generation {
             return Ok(Err(GraphError::Deleted { cid }));
         }
         Ok(Ok((loaded, Some(edge))))

@@ -74,7 +74,8 @@ pub struct OperationDetails {
     pub key: Option<String>,
     /// For updates: the properties to remove.
     pub unset: Vec<String>,
-    /// For `CreateEdge`: the target's life as the coordinator read it.
+    /// For operations on edges: the target's life as the coordinator read it, [`Generation::NONE`] where the
+    /// target does not live.
     pub target_generation: Option<Generation>,
 }
 
@@ -173,11 +174,17 @@ pub enum GraphOperation {
         cid: Cid,
         /// The change.
         changes: Changes,
+        /// The target's life as the coordinator read it; the edge lives only in the one it was created
+        /// for. Not part of the operation's fingerprint, like that of a creation.
+        target_generation: Generation,
     },
     /// Deletes an edge.
+    #[non_exhaustive]
     DeleteEdge {
         /// The edge's identity.
         cid: Cid,
+        /// The target's life as the coordinator read it, as in an update.
+        target_generation: Generation,
     },
 }
 
@@ -200,7 +207,9 @@ pub fn routing_key(operation: &GraphOperation) -> RoutingKey {
             RoutingKey::Identity(*cid)
         }
         GraphOperation::CreateEdge { source, .. } => RoutingKey::Identity(*source),
-        GraphOperation::UpdateEdge { cid, .. } | GraphOperation::DeleteEdge { cid } => RoutingKey::Edge(*cid),
+        GraphOperation::UpdateEdge { cid, .. } | GraphOperation::DeleteEdge { cid, .. } => {
+            RoutingKey::Edge(*cid)
+        }
     }
 }
 
@@ -227,10 +236,15 @@ impl GraphOperation {
                 properties: canonical_properties(properties)?,
                 target_generation: details.target_generation.ok_or(OperationError::TargetUnknown)?,
             },
-            Operation::UpdateEdge { cid, properties } => {
-                Self::UpdateEdge { cid, changes: changes(properties, details.unset)? }
-            }
-            Operation::DeleteEdge { cid } => Self::DeleteEdge { cid },
+            Operation::UpdateEdge { cid, properties } => Self::UpdateEdge {
+                cid,
+                changes: changes(properties, details.unset)?,
+                target_generation: details.target_generation.ok_or(OperationError::TargetUnknown)?,
+            },
+            Operation::DeleteEdge { cid } => Self::DeleteEdge {
+                cid,
+                target_generation: details.target_generation.ok_or(OperationError::TargetUnknown)?,
+            },
         };
         let bytes = canonical.encoded_len();
         if bytes > OPERATION_BYTES_MAX { Err(OperationError::TooLarge(bytes)) } else { Ok(canonical) }

@@ -78,6 +78,16 @@ pub(crate) fn create_edge(source_cid: Cid, label: &str, target_cid: Cid, generat
     GraphOperation::new(operation, details).expect("a valid operation")
 }
 
+pub(crate) fn update_edge(cid: Cid, name: &str, value: i64, generation: u64) -> GraphOperation {
+    let operation = Operation::UpdateEdge { cid, properties: properties([(name, Value::Int(value))]) };
+    let details = OperationDetails { target_generation: Some(Generation(generation)), ..Default::default() };
+    GraphOperation::new(operation, details).expect("a valid operation")
+}
+
+pub(crate) fn delete_edge(cid: Cid, generation: u64) -> GraphOperation {
+    GraphOperation::DeleteEdge { cid, target_generation: Generation(generation) }
+}
+
 /// A machine with its store, fed one entry after the other.
 pub(crate) struct Bench {
     pub(crate) store: MemoryStore,

@@ -16,13 +16,14 @@ mod session;
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use kotoba_db_cluster_proto::v1::{
-    ClientRequest, ClientResponse, LookupRequest, ReadOptions, operation::Kind,
+    ClientRequest, ClientResponse, GetBlockRequest, LookupRequest, ReadOptions,
 };
 
 pub(crate) use barrier::Barriers;
 pub(crate) use forwarded::ForwardedWrites;
-pub(crate) use locations::Locations;
+pub(crate) use locations::{Locations, Targets};
 pub(crate) use outcome::of_request;
 pub(crate) use pipeline::Pipeline;
 pub(crate) use prepare::{Session, Write};
@@ -31,7 +32,7 @@ pub(crate) use session::OwnSession;
 
 use crate::{
     error::{ClusterError, ErrorCode},
-    graph::{Cid, GraphOperation},
+    graph::{Block, Cid, GraphOperation},
     node::{
         handle::NodeHandle,
         peers::Peers,
@@ -51,6 +52,7 @@ pub(crate) struct Coordinator {
     pub(crate) reads: Arc<dyn LocalReads>,
     pub(crate) barriers: Arc<Barriers>,
     pub(crate) locations: Locations,
+    pub(crate) targets: Targets,
     pub(crate) own_session: OwnSession,
     pub(crate) deadline: Duration,
 }
@@ -75,6 +77,7 @@ impl Coordinator {
             reads,
             barriers,
             locations: Locations::default(),
+            targets: Targets::default(),
             own_session: OwnSession::default(),
             deadline,
         })
@@ -83,25 +86,8 @@ impl Coordinator {
     /// Carries out one write and waits for its outcome.
     pub(crate) async fn execute(self: &Arc<Self>, request: ClientRequest) -> ClientResponse {
         let mut pipeline = Pipeline::new(Arc::clone(self));
-        let node = node_changed_by(&request);
         pipeline.submit(request);
-        let mut response = pipeline.next().await;
-        if let Some(cid) = node.filter(|_| response.error_code == ErrorCode::NotFound.to_string()) {
-            self.tell_kind(cid, &mut response).await;
-        }
-        response
-    }
-
-    /// What was looked for where nodes of this CID are may be an edge, which is elsewhere: then the answer
-    /// says that instead. Where nobody can tell, "not found" stays the answer.
-    async fn tell_kind(self: &Arc<Self>, cid: Cid, response: &mut ClientResponse) {
-        if let Ok(Some(partition)) = self.locate(cid).await {
-            let what = format!("{cid} is no node: partition {} has it as an edge or a version", partition.0);
-            let error = ClusterError::new(ErrorCode::WrongKind, what);
-            response.error_code = error.code().to_string();
-            response.error_message = error.to_string();
-            response.partition = partition.0;
-        }
+        pipeline.next().await
     }
 
     /// Carries out one operation under a session of this node's own.
@@ -218,16 +204,16 @@ impl Coordinator {
         let mut questions = JoinSet::new();
         for partition in self.routing.partitions() {
             let coordinator = Arc::clone(self);
-            questions.spawn(async move { (partition, coordinator.holds(partition, cid).await) });
+            questions.spawn(async move { (partition, coordinator.block(partition, cid).await) });
         }
         let mut failure = None;
         while let Some(answer) = questions.join_next().await {
             match answer {
-                Ok((partition, Ok(true))) => {
+                Ok((partition, Ok(Some(_)))) => {
                     self.locations.remember(cid, partition);
                     return Ok(Some(partition));
                 }
-                Ok((_, Ok(false))) => {}
+                Ok((_, Ok(None))) => {}
                 Ok((partition, Err(error))) => failure = Some(not_everywhere(&cid, partition, &error)),
                 Err(panicked) => {
                     failure = Some(ClusterError::new(
@@ -254,13 +240,46 @@ impl Coordinator {
         Ok(None)
     }
 
-    /// Whether a partition holds an entity or block, linearizably.
-    async fn holds(self: &Arc<Self>, partition: PartitionId, cid: Cid) -> Result<bool, ClusterError> {
+    /// Where an edge is and the node it enters; `None` only after every partition said, linearizably, that
+    /// it has nothing with this CID. The partition of `hint` is asked first.
+    pub(crate) async fn find_edge(
+        self: &Arc<Self>,
+        edge: Cid,
+        hint: Option<PartitionId>,
+    ) -> Result<Option<EdgePlace>, ClusterError> {
+        let mut found = match hint {
+            Some(partition) => self.block(partition, edge).await?.map(|block| (partition, block)),
+            None => None,
+        };
+        if found.is_none() {
+            let Some(partition) = self.locate(edge).await? else { return Ok(None) };
+            found = self.block(partition, edge).await?.map(|block| (partition, block));
+        }
+        let Some((partition, block)) = found else { return Ok(None) };
+        self.locations.remember(edge, partition);
+        let damaged = |error| ClusterError::new(ErrorCode::Internal, format!("the block {edge}: {error}"));
+        let target = match Block::decode(&block).map_err(damaged)? {
+            Block::Edge(block) => Some(block.target),
+            Block::Node(_) | Block::Version(_) => None,
+        };
+        let target = target.map(|target| {
+            self.targets.remember(edge, target);
+            (target, self.routing.meta().map.partition_of(&target.to_bytes()))
+        });
+        Ok(Some(EdgePlace { partition, target }))
+    }
+
+    /// A block of a partition, linearizably.
+    async fn block(
+        self: &Arc<Self>,
+        partition: PartitionId,
+        cid: Cid,
+    ) -> Result<Option<Bytes>, ClusterError> {
         if self.routing.is_here(partition.group()) {
             self.barriers.fresh(partition).await?;
-            return self.reads.holds(partition, &cid);
+            return self.reads.block(partition, &cid);
         }
-        let request = kotoba_db_cluster_proto::v1::GetBlockRequest {
+        let request = GetBlockRequest {
             cid: cid.to_string(),
             options: Some(ReadOptions {
                 partition: Some(partition.0),
@@ -274,8 +293,9 @@ impl Coordinator {
                 let mut client = client?;
                 let call = |request| async move { client.get_block(request).await };
                 let answer = net::within(self.deadline, request, call).await;
+                let answer = answer.map(tonic::Response::into_inner);
                 answer
-                    .map(|response| response.into_inner().found)
+                    .map(|answer| answer.found.then_some(answer.block))
                     .map_err(|status| errors::of_status(&status))
             }
         })
@@ -283,20 +303,19 @@ impl Coordinator {
     }
 }
 
+/// Where an edge is and where it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct EdgePlace {
+    /// The partition that holds it.
+    pub(crate) partition: PartitionId,
+    /// The node it enters and that node's partition; `None` where the CID is not an edge's.
+    pub(crate) target: Option<(Cid, PartitionId)>,
+}
+
 fn not_everywhere(cid: &Cid, partition: PartitionId, error: &ClusterError) -> ClusterError {
     let what = format!("{cid} was not found, but partition {} did not answer: {}", partition.0, error.what());
     let code = if errors::is_passing(error) { ErrorCode::Unavailable } else { error.code() };
     ClusterError::new(code, what)
-}
-
-/// The node that a request is to change or delete.
-fn node_changed_by(request: &ClientRequest) -> Option<Cid> {
-    let cid = match request.operation.as_ref()?.kind.as_ref()? {
-        Kind::UpdateNode(update) => &update.cid,
-        Kind::DeleteNode(delete) => &delete.cid,
-        Kind::CreateNode(_) | Kind::CreateEdge(_) | Kind::UpdateEdge(_) | Kind::DeleteEdge(_) => return None,
-    };
-    cid.parse().ok()
 }
 
 #[cfg(test)]

@@ -9,6 +9,8 @@ use tokio::time::timeout;
 use crate::harness::{Cluster, service};
 
 const ANSWER: Duration = Duration::from_secs(20);
+/// The CID of no entity.
+const NOBODY: &str = "bafyr4iaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
 /// One client of one node; each request has a new id.
 pub(crate) struct Asker {
@@ -45,10 +47,15 @@ impl Asker {
         self.refused_request(request, code).await;
     }
 
-    async fn refused_as_one_of(&mut self, kind: Kind, codes: &[&str]) {
-        let request = self.request(kind);
-        let code = self.code_of(request).await;
-        assert!(codes.contains(&code.as_str()), "{code}");
+    /// The same through the streaming call.
+    async fn refused_in_a_stream(&mut self, kind: Kind, code: &str) {
+        let requests = tokio_stream::once(self.request(kind));
+        let mut service = service(&self.address);
+        let answers = timeout(ANSWER, service.execute_stream(requests)).await.expect("an answer in time");
+        let mut answers = answers.expect("a stream").into_inner();
+        let answer = timeout(ANSWER, answers.message()).await.expect("an answer in time");
+        let answer = answer.expect("a sound stream").expect("an answer");
+        assert_eq!((answer.success, answer.error_code.as_str()), (false, code), "{answer:?}");
     }
 
     async fn refused_request(&self, request: v1::ClientRequest, code: &str) {
@@ -89,6 +96,11 @@ fn update(cid: &str) -> Kind {
     Kind::UpdateNode(v1::UpdateNode { cid: cid.into(), properties, unset: Vec::new() })
 }
 
+fn update_edge(cid: &str) -> Kind {
+    let properties = [("since".to_owned(), v1::Value { kind: Some(value::Kind::IntValue(1)) })].into();
+    Kind::UpdateEdge(v1::UpdateEdge { cid: cid.into(), properties, unset: Vec::new() })
+}
+
 fn delete_edge(cid: &str) -> Kind {
     Kind::DeleteEdge(v1::DeleteEdge { cid: cid.into() })
 }
@@ -122,16 +134,30 @@ async fn bad_values_and_operations_are_refused_with_their_code() {
     asker.refused(edge(&alice, &bob, ""), "KDB-0004").await;
     asker.refused(edge(&alice, &bob, &"x".repeat(2000)), "KDB-0005").await;
     asker.refused(delete_edge(&alice), "KDB-0010").await;
-    // The wrong kind of CID leads to a partition that need not know it.
-    asker.refused_as_one_of(update(&knows), &["KDB-0009", "KDB-0010"]).await;
-    asker.done(Kind::DeleteNode(v1::DeleteNode { cid: bob.clone() })).await;
+    asker.refused(update(&knows), "KDB-0010").await;
+    asker.refused(update_edge(&bob), "KDB-0010").await;
+    asker.done(update_edge(&knows)).await;
+    asker.refused_in_a_stream(update(&knows), "KDB-0010").await;
+    asker.refused_in_a_stream(delete_edge(NOBODY), "KDB-0009").await;
+    let deleted = asker.done(Kind::DeleteNode(v1::DeleteNode { cid: bob.clone() })).await;
+    asker.refused(update(&deleted.version_cid), "KDB-0010").await;
     asker.refused(update(&bob), "KDB-0008").await;
+    asker.refused(update_edge(&knows), "KDB-0008").await;
+    asker.refused(delete_edge(&knows), "KDB-0008").await;
     asker.refused(edge(&alice, &bob, "knows"), "KDB-0007").await;
     asker.refused(edge(&bob, &alice, "knows"), "KDB-0007").await;
+    // Bob lives again; his edges of before do not.
+    asker.done(named("Bob")).await;
+    asker.refused(update_edge(&knows), "KDB-0008").await;
+    asker.done(edge(&alice, &bob, "knows")).await;
+    asker.done(Kind::DeleteNode(v1::DeleteNode { cid: bob.clone() })).await;
 
     let mut without_operation = asker.request(named("nobody"));
     without_operation.operation = None;
     asker.refused_request(without_operation, "KDB-0004").await;
+    let mut of_no_consistency = asker.request(named("nobody"));
+    of_no_consistency.consistency = 99;
+    asker.refused_request(of_no_consistency, "KDB-0004").await;
     let mut of_nobody = asker.request(named("nobody"));
     of_nobody.client_id = "x".repeat(300);
     asker.refused_request(of_nobody, "KDB-0005").await;

@@ -133,30 +133,37 @@ impl Twin {
                 Ok(self.create(cid, entity, properties, index))
             }
             GraphOperation::UpdateNode { cid, changes, .. } => {
-                self.living(cid, Kind::Node)?;
+                self.living(cid, Kind::Node, None)?;
                 Ok(self.update(cid, changes, index))
             }
-            GraphOperation::UpdateEdge { cid, changes, .. } => {
-                self.living(cid, Kind::Edge)?;
+            GraphOperation::UpdateEdge { cid, changes, target_generation, .. } => {
+                self.living(cid, Kind::Edge, Some(target_generation))?;
                 Ok(self.update(cid, changes, index))
             }
             GraphOperation::DeleteNode { cid } => {
-                self.living(cid, Kind::Node)?;
+                self.living(cid, Kind::Node, None)?;
                 Ok(self.append(cid, true, 0, Properties::new(), index))
             }
-            GraphOperation::DeleteEdge { cid } => {
-                self.living(cid, Kind::Edge)?;
+            GraphOperation::DeleteEdge { cid, target_generation, .. } => {
+                self.living(cid, Kind::Edge, Some(target_generation))?;
                 Ok(self.append(cid, true, 0, Properties::new(), index))
             }
         }
     }
 
-    fn living(&self, cid: Cid, expected: Kind) -> Result<(), GraphError> {
+    fn living(&self, cid: Cid, expected: Kind, target: Option<Generation>) -> Result<(), GraphError> {
         let entity = self.entities.get(&cid).ok_or(GraphError::NotFound { cid })?;
         if entity.kind() != expected {
             return Err(GraphError::WrongKind { cid, expected });
         }
-        if self.is_deleted(entity) { Err(GraphError::Deleted { cid }) } else { Ok(()) }
+        let target_lives = entity.ends.as_ref().is_none_or(|ends| target == Some(ends.target_generation));
+        if self.is_deleted(entity) || !target_lives { Err(GraphError::Deleted { cid }) } else { Ok(()) }
+    }
+
+    /// The life of its target that an edge was created for.
+    pub(super) fn target_generation(&self, edge: Cid) -> Generation {
+        let ends = self.entities.get(&edge).and_then(|entity| entity.ends.as_ref());
+        ends.map_or(Generation::NONE, |ends| ends.target_generation)
     }
 
     /// Deleted, or an edge whose source's life is over.

@@ -138,8 +138,19 @@ impl Checked {
 /// The identity of the node with this key and these first properties: what the cluster will answer. Also
 /// checks everything that the cluster would refuse.
 pub(crate) fn identity_of_node(key: &str, properties: Properties) -> Result<Cid, ClusterError> {
+    // An export calls a node without a key by its CID. Where the properties are still the first ones,
+    // that very node is meant.
+    if let Ok(cid) = key.parse::<Cid>()
+        && identity(None, properties.clone())? == cid
+    {
+        return Ok(cid);
+    }
+    identity(Some(key.to_owned()), properties)
+}
+
+fn identity(key: Option<String>, properties: Properties) -> Result<Cid, ClusterError> {
     let operation = Operation::CreateNode { properties: properties.into_iter().collect() };
-    let details = OperationDetails { key: Some(key.to_owned()), ..OperationDetails::default() };
+    let details = OperationDetails { key, ..OperationDetails::default() };
     match routing_key(&GraphOperation::new(operation, details)?) {
         RoutingKey::Identity(cid) | RoutingKey::Edge(cid) => Ok(cid),
     }
@@ -253,6 +264,17 @@ mod tests {
         let own = identity_of_node("a", Properties::from([("n".to_owned(), Value::Int(1))])).unwrap();
         let edge = format!(r#"{{"edge":"l","from":"b","to":"{own}"}}"#);
         assert_eq!(checked(&[&edge, A, B]).unwrap().foreign().count(), 0);
+    }
+
+    #[test]
+    fn a_node_called_by_its_own_cid_is_that_very_node() {
+        let properties = || Properties::from([("n".to_owned(), Value::Int(1))]);
+        let keyless = identity(None, properties()).unwrap();
+        assert_eq!(identity_of_node(&keyless.to_string(), properties()).unwrap(), keyless);
+        // Changed since: another node, called the same.
+        let changed = identity_of_node(&keyless.to_string(), Properties::new()).unwrap();
+        assert_ne!(changed, keyless);
+        assert_eq!(changed, identity(Some(keyless.to_string()), Properties::new()).unwrap());
     }
 
     #[test]

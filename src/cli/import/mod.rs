@@ -233,6 +233,8 @@ fn operation_of(
     let (kind, partition) = match line {
         Line::Node { key, properties } => {
             let cid = checked.end(&key, number)?;
+            // A node that is called by its own CID has no key.
+            let key = if key == cid.to_string() { String::new() } else { key };
             let create = v1::CreateNode { properties: properties::to_wire(properties), key };
             (v1::operation::Kind::CreateNode(create), place(cid))
         }

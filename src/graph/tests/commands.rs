@@ -23,10 +23,15 @@ fn any_operation() -> impl Strategy<Value = GraphOperation> {
                 (operation, OperationDetails { target_generation, ..Default::default() })
             }
         ),
-        (cid(), properties(), unset()).prop_map(|(cid, properties, unset)| {
-            (Operation::UpdateEdge { cid, properties }, OperationDetails { unset, ..Default::default() })
+        (cid(), properties(), unset(), any::<u64>()).prop_map(|(cid, properties, unset, generation)| {
+            let target_generation = Some(Generation(generation));
+            let details = OperationDetails { unset, target_generation, ..Default::default() };
+            (Operation::UpdateEdge { cid, properties }, details)
         }),
-        cid().prop_map(move |cid| plain(Operation::DeleteEdge { cid })),
+        (cid(), any::<u64>()).prop_map(|(cid, generation)| {
+            let target_generation = Some(Generation(generation));
+            (Operation::DeleteEdge { cid }, OperationDetails { target_generation, ..Default::default() })
+        }),
     ]
     .prop_map(|(operation, details)| GraphOperation::new(operation, details).expect("a valid operation"))
 }
@@ -98,6 +103,12 @@ fn operations_beyond_a_limit_are_refused() {
     assert_eq!(edge("l".repeat(1025), first), Err(OperationError::LabelTooLong(1025)));
     assert_eq!(edge("l".to_string(), None), Err(OperationError::TargetUnknown));
     assert!(edge("l".repeat(LABEL_BYTES_MAX), first).is_ok());
+    for operation in
+        [Operation::DeleteEdge { cid }, Operation::UpdateEdge { cid, properties: HashMap::new() }]
+    {
+        let made = GraphOperation::new(operation, OperationDetails::default());
+        assert_eq!(made, Err(OperationError::TargetUnknown));
+    }
 
     let client = "c".repeat(CLIENT_ID_BYTES_MAX + 1);
     let command = Command::execute(client, RequestId(1), RequestId(0), create_node("a"));
@@ -109,7 +120,7 @@ fn operations_are_routed_by_what_they_change() {
     let (a, b) = (node_cid("a"), node_cid("b"));
     assert_eq!(routing_key(&update_node(a, "x", 1)), RoutingKey::Identity(a));
     assert_eq!(routing_key(&create_edge(a, "l", b, 1)), RoutingKey::Identity(a));
-    assert_eq!(routing_key(&GraphOperation::DeleteEdge { cid: b }), RoutingKey::Edge(b));
+    assert_eq!(routing_key(&delete_edge(b, 1)), RoutingKey::Edge(b));
 }
 
 /// Logs outlive releases: these bytes may never change.
@@ -131,6 +142,9 @@ fn golden_commands() {
     let edge = create_edge(a, "l", b, 3);
     let expected = format!("{head}04{a_hex}{b_hex}010000006c01000000a00300000000000000");
     assert_eq!(command(edge), expected);
-    assert_eq!(command(GraphOperation::DeleteEdge { cid: b }), format!("{head}06{b_hex}"));
+    let update = update_edge(b, "x", 1, 3);
+    let expected = format!("{head}05{b_hex}04000000a1617801000000000300000000000000");
+    assert_eq!(command(update), expected);
+    assert_eq!(command(delete_edge(b, 3)), format!("{head}06{b_hex}0300000000000000"));
     assert_eq!(hex::encode(Command::Verify(VerifyId(7)).encode()), "01010700000000000000");
 }

@@ -46,17 +46,31 @@ fn what_is_not_there_is_a_typed_error() {
         bench.run(GraphOperation::DeleteNode { cid: edge }),
         Err(GraphError::WrongKind { cid: edge, expected: Kind::Node })
     );
-    assert_eq!(
-        bench.run(GraphOperation::DeleteEdge { cid: a }),
-        Err(GraphError::WrongKind { cid: a, expected: Kind::Edge })
-    );
+    assert_eq!(bench.run(delete_edge(a, 1)), Err(GraphError::WrongKind { cid: a, expected: Kind::Edge }));
     assert_eq!(bench.run(create_edge(missing, "l", a, 1)), Err(GraphError::EndpointMissing { cid: missing }));
     assert_eq!(bench.run(create_edge(edge, "l", a, 1)), Err(GraphError::EndpointMissing { cid: edge }));
     bench.ok(GraphOperation::DeleteNode { cid: a });
     assert_eq!(bench.run(create_edge(a, "l", b, 1)), Err(GraphError::EndpointDeleted { cid: a }));
-    assert_eq!(bench.run(GraphOperation::DeleteEdge { cid: edge }), Err(GraphError::Deleted { cid: edge }));
+    assert_eq!(bench.run(delete_edge(edge, 1)), Err(GraphError::Deleted { cid: edge }));
     let effects = bench.apply(&[(Index(100), Term(1), b"garbage")]);
     assert_eq!(effects, [(Index(100), Effect::Operation(Err(GraphError::Malformed)))]);
+    bench.check_digest();
+}
+
+#[test]
+fn an_edge_lives_only_in_the_life_of_its_target_that_it_was_created_for() {
+    let mut bench = Bench::new();
+    let (a, b) = (bench.ok(create_node("a")).cid, bench.ok(create_node("b")).cid);
+    let edge = bench.ok(create_edge(a, "l", b, 2)).cid;
+    for generation in [0, 1, 3] {
+        assert_eq!(bench.run(update_edge(edge, "x", 1, generation)), Err(GraphError::Deleted { cid: edge }));
+        assert_eq!(bench.run(delete_edge(edge, generation)), Err(GraphError::Deleted { cid: edge }));
+    }
+    let first = bench.command_at(Index(200), &request("c", 7, update_edge(edge, "x", 1, 2)));
+    assert!(first.is_ok());
+    // A repeat learns the first outcome, although the target is in another life now.
+    assert_eq!(bench.command_at(Index(201), &request("c", 7, update_edge(edge, "x", 1, 3))), first);
+    assert!(bench.command_at(Index(202), &request("c", 8, delete_edge(edge, 2))).is_ok());
     bench.check_digest();
 }
 
@@ -114,7 +128,7 @@ fn golden_state() {
     let (a, b) = (bench.ok(create_node("a")).cid, bench.ok(create_node("b")).cid);
     let edge = bench.ok(create_edge(a, "knows", b, 1)).cid;
     bench.ok(update_node(a, "x", 1));
-    bench.ok(GraphOperation::DeleteEdge { cid: edge });
+    bench.ok(delete_edge(edge, 1));
     bench.ok(create_edge(a, "knows", b, 1));
     assert!(bench.run(GraphOperation::DeleteNode { cid: edge }).is_err());
     bench.ok(GraphOperation::DeleteNode { cid: b });
@@ -130,8 +144,9 @@ enum Step {
     Unset(usize),
     Delete(usize),
     Connect(usize, usize),
-    UpdateEdge(prop::sample::Index, i64),
-    DeleteEdge(prop::sample::Index),
+    /// With the life the target is found in: the edge's own, or another.
+    UpdateEdge(prop::sample::Index, i64, bool),
+    DeleteEdge(prop::sample::Index, bool),
 }
 
 const NODES: [&str; 4] = ["a", "b", "c", "d"];
@@ -144,8 +159,10 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => node().prop_map(Step::Unset),
         2 => node().prop_map(Step::Delete),
         4 => (node(), node()).prop_map(|(a, b)| Step::Connect(a, b)),
-        2 => (any::<prop::sample::Index>(), 0_i64..3).prop_map(|(edge, value)| Step::UpdateEdge(edge, value)),
-        2 => any::<prop::sample::Index>().prop_map(Step::DeleteEdge),
+        2 => (any::<prop::sample::Index>(), 0_i64..3, proptest::bool::weighted(0.8))
+            .prop_map(|(edge, value, lives)| Step::UpdateEdge(edge, value, lives)),
+        2 => (any::<prop::sample::Index>(), proptest::bool::weighted(0.8))
+            .prop_map(|(edge, lives)| Step::DeleteEdge(edge, lives)),
     ]
 }
 
@@ -164,8 +181,16 @@ struct Twin {
 }
 
 struct TwinEntity {
-    ends: Option<(Cid, u64)>,
+    ends: Option<Ends>,
     versions: Vec<(Cid, bool, u64, Properties)>,
+}
+
+/// An edge's source, its life, and the target's.
+#[derive(Clone, Copy)]
+struct Ends {
+    source: Cid,
+    source_generation: u64,
+    target_generation: u64,
 }
 
 impl TwinEntity {
@@ -198,18 +223,34 @@ impl Twin {
                 let generation = self.entities.get(&target).map_or(1, |target| target.current().2);
                 return Some(create_edge(node_cid(NODES[*a]), "l", target, generation));
             }
-            Step::UpdateEdge(at, value) => {
-                (Operation::UpdateEdge { cid: edge(at)?, properties: properties(value) }, details)
+            Step::UpdateEdge(at, value, lives) => {
+                let cid = edge(at)?;
+                (Operation::UpdateEdge { cid, properties: properties(value) }, self.target(cid, *lives))
             }
-            Step::DeleteEdge(at) => (Operation::DeleteEdge { cid: edge(at)? }, details),
+            Step::DeleteEdge(at, lives) => {
+                let cid = edge(at)?;
+                (Operation::DeleteEdge { cid }, self.target(cid, *lives))
+            }
         };
         Some(GraphOperation::new(operation, details).expect("valid"))
+    }
+
+    /// The life an edge's target is found in: the one the edge was created for, or the one before.
+    fn target(&self, edge: Cid, lives: bool) -> OperationDetails {
+        let ends = self.entities[&edge].ends.expect("an edge has ends");
+        let generation = Generation(ends.target_generation - u64::from(!lives));
+        OperationDetails { target_generation: Some(generation), ..Default::default() }
     }
 
     fn run(&mut self, client: u64, id: u64, operation: &GraphOperation, index: Index) -> Outcome {
         // What tells operations apart: everything but the target's generation.
         let mut print = request("", 0, operation.clone()).encode().to_vec();
-        if matches!(operation, GraphOperation::CreateEdge { .. }) {
+        if matches!(
+            operation,
+            GraphOperation::CreateEdge { .. }
+                | GraphOperation::UpdateEdge { .. }
+                | GraphOperation::DeleteEdge { .. }
+        ) {
             print.truncate(print.len() - 8);
         }
         if let Some((first, outcome)) = self.sessions.get(&(client, id)) {
@@ -247,27 +288,39 @@ impl Twin {
                 if !self.entities.contains_key(&cid) {
                     self.edges.push(cid);
                 }
-                self.create(cid, Some((source, generation)), properties)
+                let ends =
+                    Ends { source, source_generation: generation, target_generation: target_generation.0 };
+                self.create(cid, Some(ends), properties)
             }
-            GraphOperation::UpdateNode { cid, changes } | GraphOperation::UpdateEdge { cid, changes } => {
-                self.living(cid)?;
-                let mut properties = self.entities[&cid].current().3.clone();
-                changes.unset.iter().for_each(|name| drop(properties.remove(name)));
-                properties.extend(changes.set);
-                Ok(self.append(cid, false, 0, properties))
+            GraphOperation::UpdateNode { cid, changes } => self.update(cid, None, changes),
+            GraphOperation::UpdateEdge { cid, changes, target_generation } => {
+                self.update(cid, Some(target_generation.0), changes)
             }
-            GraphOperation::DeleteNode { cid } | GraphOperation::DeleteEdge { cid } => {
-                self.living(cid)?;
-                Ok(self.append(cid, true, 0, Properties::new()))
+            GraphOperation::DeleteNode { cid } => self.delete(cid, None),
+            GraphOperation::DeleteEdge { cid, target_generation } => {
+                self.delete(cid, Some(target_generation.0))
             }
         }
     }
 
-    fn living(&self, cid: Cid) -> Result<(), GraphError> {
+    fn update(&mut self, cid: Cid, target: Option<u64>, changes: Changes) -> Result<(Cid, Cid), GraphError> {
+        self.living(cid, target)?;
+        let mut properties = self.entities[&cid].current().3.clone();
+        changes.unset.iter().for_each(|name| drop(properties.remove(name)));
+        properties.extend(changes.set);
+        Ok(self.append(cid, false, 0, properties))
+    }
+
+    fn delete(&mut self, cid: Cid, target: Option<u64>) -> Result<(Cid, Cid), GraphError> {
+        self.living(cid, target)?;
+        Ok(self.append(cid, true, 0, Properties::new()))
+    }
+
+    fn living(&self, cid: Cid, target: Option<u64>) -> Result<(), GraphError> {
         let entity = self.entities.get(&cid).ok_or(GraphError::NotFound { cid })?;
-        let orphaned = entity.ends.is_some_and(|(source, generation)| {
-            let (_, deleted, current, _) = self.entities[&source].current();
-            *deleted || *current != generation
+        let orphaned = entity.ends.is_some_and(|ends| {
+            let (_, deleted, current, _) = self.entities[&ends.source].current();
+            *deleted || *current != ends.source_generation || target != Some(ends.target_generation)
         });
         if entity.current().1 || orphaned { Err(GraphError::Deleted { cid }) } else { Ok(()) }
     }
@@ -275,7 +328,7 @@ impl Twin {
     fn create(
         &mut self,
         cid: Cid,
-        ends: Option<(Cid, u64)>,
+        ends: Option<Ends>,
         properties: Properties,
     ) -> Result<(Cid, Cid), GraphError> {
         match self.entities.get(&cid).map(|entity| entity.current().clone()) {
@@ -314,7 +367,9 @@ fn check_entities(bench: &Bench, twin: &Twin) {
         let entity = entity(&bench.store, GROUP, *cid).unwrap().expect("it exists");
         let (version, _, generation, properties) = expected.current();
         assert_eq!((entity.version, entity.generation.0), (*version, *generation));
-        assert_eq!(entity.deleted, twin.living(*cid).is_err());
+        // What a partition's store says of an edge is about its source alone.
+        let target = expected.ends.map(|ends| ends.target_generation);
+        assert_eq!(entity.deleted, twin.living(*cid, target).is_err());
         assert_eq!(entity.properties, *properties);
     }
 }

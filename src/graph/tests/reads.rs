@@ -35,7 +35,7 @@ fn edges_are_found_from_both_ends_and_by_label() {
     assert_eq!(found.kind(), Kind::Edge);
     assert!(matches!(found.detail, Detail::Edge(ends) if (ends.source, ends.target) == (a, b)));
     // A deleted edge is gone from both ends; created again it is back.
-    bench.ok(GraphOperation::DeleteEdge { cid: knows });
+    bench.ok(delete_edge(knows, 1));
     assert_eq!(edges(out_edges(&bench.store, GROUP, a, Some("knows"), &all()).unwrap()), []);
     assert_eq!(edges(in_edges(&bench.store, GROUP, b, None, &all()).unwrap()), []);
     assert_eq!(bench.ok(create_edge(a, "knows", b, 1)).cid, knows);

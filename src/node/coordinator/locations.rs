@@ -1,48 +1,60 @@
-//! Where entities are that cannot be told from their CID.
+//! What never changes about entities, but cannot be told from their CID.
 //!
 //! A node's partition follows from its CID. An edge lives with its source, a version with its
-//! entity: their partitions have to be learnt. Such a location never changes, so a remembered one
-//! is never stale; the memory is bounded, and what was forgotten is asked again.
+//! entity: their partitions have to be learnt, and so has the node that an edge enters. None of this
+//! ever changes, so what is remembered is never stale; the memory is bounded, and what was forgotten
+//! is asked again.
 
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Mutex,
 };
 
-use crate::limits::LOCATIONS_MAX;
-use crate::{graph::Cid, placement::PartitionId};
+use crate::{graph::Cid, limits::LOCATIONS_MAX, placement::PartitionId};
 
-/// A bounded memory of locations; the oldest is forgotten first.
-#[derive(Debug, Default)]
-pub(crate) struct Locations(Mutex<Known>);
+/// The partitions of entities and versions.
+pub(crate) type Locations = Remembered<PartitionId>;
 
-#[derive(Debug, Default)]
-struct Known {
-    places: BTreeMap<Cid, PartitionId>,
+/// The nodes that edges enter.
+pub(crate) type Targets = Remembered<Cid>;
+
+/// A bounded memory of facts by the CID of what they are about; the oldest is forgotten first.
+#[derive(Debug)]
+pub(crate) struct Remembered<T>(Mutex<Known<T>>);
+
+#[derive(Debug)]
+struct Known<T> {
+    facts: BTreeMap<Cid, T>,
     order: VecDeque<Cid>,
 }
 
-impl Locations {
-    /// Where the entity is, if remembered.
-    pub(crate) fn get(&self, cid: &Cid) -> Option<PartitionId> {
-        self.known().places.get(cid).copied()
+impl<T> Default for Remembered<T> {
+    fn default() -> Self {
+        Self(Mutex::new(Known { facts: BTreeMap::new(), order: VecDeque::new() }))
+    }
+}
+
+impl<T: Copy> Remembered<T> {
+    /// The fact, if remembered.
+    pub(crate) fn get(&self, cid: &Cid) -> Option<T> {
+        self.known().facts.get(cid).copied()
     }
 
-    /// Remembers where an entity is.
-    pub(crate) fn remember(&self, cid: Cid, partition: PartitionId) {
+    /// Remembers a fact.
+    pub(crate) fn remember(&self, cid: Cid, fact: T) {
         let mut known = self.known();
-        if known.places.insert(cid, partition).is_some() {
+        if known.facts.insert(cid, fact).is_some() {
             return;
         }
         known.order.push_back(cid);
         if known.order.len() > LOCATIONS_MAX
             && let Some(oldest) = known.order.pop_front()
         {
-            known.places.remove(&oldest);
+            known.facts.remove(&oldest);
         }
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+    fn known(&self) -> std::sync::MutexGuard<'_, Known<T>> {
         self.0.lock().expect("no holder of this lock panics")
     }
 }
@@ -63,6 +75,6 @@ mod tests {
         assert_eq!(locations.get(&cids[0]), None);
         assert_eq!(locations.get(&cids[1]), Some(PartitionId(7)));
         assert_eq!(locations.get(&cids[LOCATIONS_MAX]), Some(PartitionId(7)));
-        assert_eq!(locations.known().places.len(), LOCATIONS_MAX);
+        assert_eq!(locations.known().facts.len(), LOCATIONS_MAX);
     }
 }

@@ -197,6 +197,19 @@ pub(super) fn is_not_found(response: &ClientResponse) -> bool {
     !response.success && ErrorCode::from_text(&response.error_code) == Some(ErrorCode::NotFound)
 }
 
+/// Makes "not found" say that the CID is no node's: this partition has something else with it.
+pub(super) fn tell_kind(response: &mut ClientResponse, partition: PartitionId) {
+    let what = format!(
+        "{}: its CID is no node's, partition {} has it as an edge or a version",
+        ClusterError::from_wire(&response.error_code, &response.error_message).what(),
+        partition.0
+    );
+    let error = ClusterError::new(ErrorCode::WrongKind, what);
+    response.error_code = error.code().to_string();
+    response.error_message = error.to_string();
+    response.partition = partition.0;
+}
+
 /// The error of a write whose deadline passed: what it may have changed by then, and why the last
 /// attempt failed.
 pub(super) fn timed_out(session: &Session, effect: Effect, last: Option<&ClusterError>) -> ClusterError {

@@ -24,7 +24,7 @@ use tokio::{
 };
 
 use super::{
-    Coordinator, Route,
+    Coordinator, EdgePlace, Route,
     outcome::{self, Attempt},
     prepare::{Need, Prepared, Session, Write},
 };
@@ -57,8 +57,10 @@ type Channel<T> = (mpsc::UnboundedSender<T>, mpsc::UnboundedReceiver<T>);
 pub(super) enum Event {
     /// Generations of edge targets in one partition; 0 for a node that is not alive.
     Targets(PartitionId, TargetAnswer),
-    /// The partition of an entity; `None` where no partition has it.
-    Located(u64, Result<Option<PartitionId>, ClusterError>),
+    /// Where an edge is and the node it enters; `None` where no partition has it.
+    Edge(u64, Result<Option<EdgePlace>, ClusterError>),
+    /// Whether something else than a node has the CID of a node that was not found.
+    Kind(u64, Result<Option<PartitionId>, ClusterError>),
 }
 
 /// Writes under way and their answers.
@@ -83,8 +85,6 @@ struct InFlight {
     partition: Option<PartitionId>,
     /// The entry to propose, once everything about it is known.
     command: Option<Bytes>,
-    /// The client named the partition, so that "not found" there needs a second look.
-    hinted: bool,
     deadline: Instant,
     attempts: u32,
     /// The node that has an attempt under way.
@@ -92,6 +92,8 @@ struct InFlight {
     /// An attempt ended without telling whether it took effect.
     uncertain: bool,
     last: Option<ClusterError>,
+    /// The answer, unless the CID turns out to be no node's.
+    refused: Option<ClientResponse>,
 }
 
 /// Edge targets to be looked at: one question per partition under way, the rest waits and is asked
@@ -155,7 +157,7 @@ impl Pipeline {
             write,
             partition: None,
             command: None,
-            hinted: false,
+            refused: None,
             deadline: Instant::now() + self.coordinator.deadline,
             attempts: 0,
             sent_to: None,
@@ -215,26 +217,27 @@ impl Pipeline {
                 in_flight.command = Some(command);
                 self.attempt(token);
             }
-            Need::Hinted { partition, command } => {
-                in_flight.hinted = true;
-                in_flight.partition = Some(partition);
-                in_flight.command = Some(command);
-                self.attempt(token);
-            }
             Need::Target { partition, target, target_partition } => {
                 in_flight.partition = Some(partition);
                 self.targets.waiting.entry(target_partition).or_default().push((token, target));
             }
-            Need::Location { entity } => self.locate(token, entity),
+            Need::Edge { edge, hint } => {
+                let (coordinator, events) = (Arc::clone(&self.coordinator), self.events.0.clone());
+                tokio::spawn(async move {
+                    let found = coordinator.find_edge(edge, hint).await;
+                    // A pipeline that is gone does not want to know.
+                    let _ = events.send(Event::Edge(token, found));
+                });
+            }
         }
     }
 
-    fn locate(&self, token: u64, entity: Cid) {
+    /// Asks whether an edge or a version has the CID of a node that was not found.
+    fn ask_kind(&self, token: u64, cid: Cid) {
         let (coordinator, events) = (Arc::clone(&self.coordinator), self.events.0.clone());
         tokio::spawn(async move {
-            let located = coordinator.locate(entity).await;
-            // A pipeline that is gone does not want to know.
-            let _ = events.send(Event::Located(token, located));
+            let located = coordinator.locate(cid).await;
+            let _ = events.send(Event::Kind(token, located));
         });
     }
 
@@ -315,7 +318,8 @@ impl Pipeline {
                 self.targets.asking.remove(&partition);
                 self.on_targets(answer);
             }
-            Event::Located(token, located) => self.on_located(token, located),
+            Event::Edge(token, found) => self.on_edge(token, found),
+            Event::Kind(token, located) => self.on_kind(token, located),
         }
     }
 
@@ -346,14 +350,16 @@ impl Pipeline {
         }
     }
 
-    fn on_located(&mut self, token: u64, located: Result<Option<PartitionId>, ClusterError>) {
+    fn on_edge(&mut self, token: u64, found: Result<Option<EdgePlace>, ClusterError>) {
         let Some(in_flight) = self.writes.get_mut(&token) else { return };
-        match located {
-            Ok(Some(partition)) => {
-                in_flight.hinted = false;
-                in_flight.partition = Some(partition);
-                in_flight.command = Some(in_flight.write.command());
-                self.attempt(token);
+        match found {
+            Ok(Some(EdgePlace { partition, target: Some((target, target_partition)) })) => {
+                self.provide(token, Need::Target { partition, target, target_partition });
+            }
+            Ok(Some(EdgePlace { partition, target: None })) => {
+                // No edge: the state machine says so, in its session.
+                let command = in_flight.write.command();
+                self.provide(token, Need::Nothing { partition, command });
             }
             Ok(None) => {
                 let failure = in_flight.write.not_found();
@@ -361,6 +367,17 @@ impl Pipeline {
             }
             Err(failure) => self.not_known(token, failure),
         }
+    }
+
+    /// A node was not found; what has its CID instead is told, where anybody can tell.
+    fn on_kind(&mut self, token: u64, located: Result<Option<PartitionId>, ClusterError>) {
+        let Some(mut refused) = self.writes.get_mut(&token).and_then(|write| write.refused.take()) else {
+            return;
+        };
+        if let Ok(Some(partition)) = located {
+            outcome::tell_kind(&mut refused, partition);
+        }
+        self.answer(token, refused);
     }
 
     /// What a write needs to know cannot be told now, or never.
@@ -375,23 +392,22 @@ impl Pipeline {
     fn settle(&mut self, token: u64, attempt: Attempt) {
         let Some(in_flight) = self.writes.get_mut(&token) else { return };
         match attempt {
-            Attempt::Answered(mut response) => {
-                if in_flight.hinted && outcome::is_not_found(&response) {
-                    // The client may have named the wrong partition.
-                    if let Some(entity) = in_flight.write.entity() {
-                        in_flight.hinted = false;
-                        in_flight.partition = None;
-                        in_flight.command = None;
-                        self.locate(token, entity);
-                        return;
-                    }
+            Attempt::Answered(response) => match in_flight.write.node_changed() {
+                Some(cid) if outcome::is_not_found(&response) => {
+                    in_flight.sent_to = None;
+                    in_flight.refused = Some(response);
+                    self.ask_kind(token, cid);
                 }
-                self.coordinator.sign(&mut response);
-                self.writes.remove(&token);
-                self.answers.push_back(response);
-            }
+                Some(_) | None => self.answer(token, response),
+            },
             attempt @ Attempt::Again { .. } => self.again(token, attempt),
         }
+    }
+
+    fn answer(&mut self, token: u64, mut response: ClientResponse) {
+        self.coordinator.sign(&mut response);
+        self.writes.remove(&token);
+        self.answers.push_back(response);
     }
 
     /// Plans another attempt.
@@ -456,6 +472,10 @@ impl Pipeline {
         while let Some((&token, in_flight)) = self.writes.first_key_value() {
             if in_flight.deadline > now {
                 break;
+            }
+            if let Some(refused) = in_flight.refused.clone() {
+                self.answer(token, refused);
+                continue;
             }
             // An attempt that is still under way may take effect as well.
             let uncertain = in_flight.uncertain || in_flight.sent_to.is_some();

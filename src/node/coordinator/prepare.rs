@@ -1,7 +1,7 @@
 //! From a client's request to the entry of a log: checked, canonical, and addressed.
 
 use bytes::Bytes;
-use kotoba_db_cluster_proto::v1::ClientRequest;
+use kotoba_db_cluster_proto::v1::{self, ClientRequest};
 
 use super::Coordinator;
 use crate::{
@@ -41,12 +41,11 @@ pub(crate) struct Prepared {
 pub(crate) enum Need {
     /// Nothing: the partition follows from the operation.
     Nothing { partition: PartitionId, command: Bytes },
-    /// Nothing, if the client is right about the partition.
-    Hinted { partition: PartitionId, command: Bytes },
     /// The generation of an edge's target, by a linearizable read.
     Target { partition: PartitionId, target: Cid, target_partition: PartitionId },
-    /// The partition of an edge that only its own CID is known of.
-    Location { entity: Cid },
+    /// The partition of an edge and the node it enters; the partition the client names is looked at
+    /// first.
+    Edge { edge: Cid, hint: Option<PartitionId> },
 }
 
 impl Session {
@@ -72,20 +71,38 @@ impl Session {
 }
 
 impl Write {
-    /// The entry to propose.
+    /// The entry to propose for an operation that is complete.
     pub(crate) fn command(&self) -> Bytes {
         encode(&self.session, self.operation.clone())
     }
 
     /// The entry to propose for an edge whose target has this generation; 0 where the target is
-    /// not alive. The state machine then refuses the edge: it, not the coordinator, so that a repeat
-    /// of a request that once succeeded still gets the first outcome.
+    /// not alive. The state machine then refuses the operation: it, not the coordinator, so that a
+    /// repeat of a request that once succeeded still gets the first outcome.
     pub(crate) fn command_for_target(&self, generation: u64) -> Bytes {
         let mut operation = self.operation.clone();
-        if let GraphOperation::CreateEdge { target_generation, .. } = &mut operation {
-            *target_generation = Generation(generation);
+        match &mut operation {
+            GraphOperation::CreateEdge { target_generation, .. }
+            | GraphOperation::UpdateEdge { target_generation, .. }
+            | GraphOperation::DeleteEdge { target_generation, .. } => {
+                *target_generation = Generation(generation);
+            }
+            GraphOperation::CreateNode { .. }
+            | GraphOperation::UpdateNode { .. }
+            | GraphOperation::DeleteNode { .. } => {}
         }
         encode(&self.session, operation)
+    }
+
+    /// The node that is to be changed or deleted.
+    pub(crate) fn node_changed(&self) -> Option<Cid> {
+        match &self.operation {
+            GraphOperation::UpdateNode { cid, .. } | GraphOperation::DeleteNode { cid } => Some(*cid),
+            GraphOperation::CreateNode { .. }
+            | GraphOperation::CreateEdge { .. }
+            | GraphOperation::UpdateEdge { .. }
+            | GraphOperation::DeleteEdge { .. } => None,
+        }
     }
 
     /// The entity of an update or deletion.
@@ -94,7 +111,7 @@ impl Write {
             GraphOperation::UpdateNode { cid, .. }
             | GraphOperation::DeleteNode { cid }
             | GraphOperation::UpdateEdge { cid, .. }
-            | GraphOperation::DeleteEdge { cid } => Some(*cid),
+            | GraphOperation::DeleteEdge { cid, .. } => Some(*cid),
             GraphOperation::CreateNode { .. } | GraphOperation::CreateEdge { .. } => None,
         }
     }
@@ -136,6 +153,7 @@ impl Coordinator {
             ClusterError::new(ErrorCode::MalformedValue, what)
         })?;
         let operation = convert::operation_from_wire(operation)?;
+        convert::known::<v1::Consistency>(request.consistency, "consistency")?;
         let hint = request.partition.map(|partition| self.checked_partition(partition)).transpose()?;
         Ok(self.prepare_write(Write { session, operation, hint }))
     }
@@ -158,9 +176,11 @@ impl Coordinator {
             (RoutingKey::Identity(cid), _) => {
                 Need::Nothing { partition: partition_of(&cid), command: write.command() }
             }
-            (RoutingKey::Edge(cid), _) => match write.hint.or_else(|| self.locations.get(&cid)) {
-                Some(partition) => Need::Hinted { partition, command: write.command() },
-                None => Need::Location { entity: cid },
+            (RoutingKey::Edge(edge), _) => match (self.locations.get(&edge), self.targets.get(&edge)) {
+                (Some(partition), Some(target)) => {
+                    Need::Target { partition, target, target_partition: partition_of(&target) }
+                }
+                (Some(_), None) | (None, _) => Need::Edge { edge, hint: write.hint },
             },
         }
     }

@@ -68,8 +68,12 @@ pub(crate) fn canonical(
     operation: Operation,
     mut details: OperationDetails,
 ) -> Result<GraphOperation, ClusterError> {
-    if matches!(operation, Operation::CreateEdge { .. }) {
-        details.target_generation = Some(Generation(0));
+    let of_edge = matches!(
+        operation,
+        Operation::CreateEdge { .. } | Operation::UpdateEdge { .. } | Operation::DeleteEdge { .. }
+    );
+    if of_edge {
+        details.target_generation = Some(Generation::NONE);
     }
     GraphOperation::new(operation, details).map_err(|error| of_operation(&error))
 }

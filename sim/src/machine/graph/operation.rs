@@ -187,7 +187,6 @@ impl GraphOperation {
 
     /// The change as the product's log holds it; `None` for a read.
     pub(super) fn canonical(&self) -> Option<graph::GraphOperation> {
-        let none = OperationDetails::default;
         let (operation, details) = match *self {
             Self::CreateNode { node } => {
                 return Some(graph::GraphOperation::CreateNode { block: identity(node).block.clone() });
@@ -196,7 +195,7 @@ impl GraphOperation {
                 return Some(graph::GraphOperation::DeleteNode { cid: entity.cid() });
             }
             Self::Delete { entity: entity @ Entity::Edge { .. } } => {
-                return Some(graph::GraphOperation::DeleteEdge { cid: entity.cid() });
+                (graph::Operation::DeleteEdge { cid: entity.cid() }, in_first_life())
             }
             Self::CreateEdge { source, target } => {
                 let operation = graph::Operation::CreateEdge {
@@ -205,16 +204,18 @@ impl GraphOperation {
                     label: LABEL.to_owned(),
                     properties: [].into(),
                 };
-                let target_generation = Some(Generation::FIRST);
-                (operation, OperationDetails { target_generation, ..none() })
+                (operation, in_first_life())
             }
             Self::Update { entity, property, value } => {
                 let (cid, properties) = (entity.cid(), [(name(property), number(value))].into());
-                let operation = match entity {
-                    Entity::Node(_) => graph::Operation::UpdateNode { cid, properties },
-                    Entity::Edge { .. } => graph::Operation::UpdateEdge { cid, properties },
-                };
-                (operation, none())
+                match entity {
+                    Entity::Node(_) => {
+                        (graph::Operation::UpdateNode { cid, properties }, OperationDetails::default())
+                    }
+                    Entity::Edge { .. } => {
+                        (graph::Operation::UpdateEdge { cid, properties }, in_first_life())
+                    }
+                }
             }
             Self::Read { .. } | Self::History { .. } | Self::Neighbors { .. } => return None,
         };
@@ -240,6 +241,12 @@ impl Entity {
             }
         }
     }
+}
+
+/// Edges of one partition's machine take their target to be in its first life: targets are other
+/// partitions' matter.
+fn in_first_life() -> OperationDetails {
+    OperationDetails { target_generation: Some(Generation::FIRST), ..OperationDetails::default() }
 }
 
 /// A property's name.
