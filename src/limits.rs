@@ -76,6 +76,8 @@ pub const COMMANDS_WAITING_MAX: usize = 16_384;
 pub const FORWARDS_WAITING_MAX: usize = 16_384;
 /// Bytes waiting to be sent to one node.
 pub const QUEUE_BYTES_MAX: usize = 32 << 20;
+/// Messages and forwards waiting to be sent to one node.
+pub const QUEUE_ITEMS_MAX: usize = 65_536;
 /// Committed entries of one group that wait to be applied before its leader refuses more.
 pub const BACKLOG_MAX: u64 = 65_536;
 /// Consensus calls of the specification that wait for their answer.

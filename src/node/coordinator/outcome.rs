@@ -5,7 +5,7 @@ use kotoba_db_cluster_proto::v1::ClientResponse;
 use super::prepare::Session;
 use crate::{
     error::{ClusterError, Effect, ErrorCode, Retry},
-    graph::{GraphError, Receipt},
+    graph::{Cid, GraphError, Receipt},
     node::{
         handle::{Applied, AppliedOutcome, ProposalResult, RequestError},
         peers::{ForwardError, ForwardResult},
@@ -198,12 +198,8 @@ pub(super) fn is_not_found(response: &ClientResponse) -> bool {
 }
 
 /// Makes "not found" say that the CID is no node's: this partition has something else with it.
-pub(super) fn tell_kind(response: &mut ClientResponse, partition: PartitionId) {
-    let what = format!(
-        "{}: its CID is no node's, partition {} has it as an edge or a version",
-        ClusterError::from_wire(&response.error_code, &response.error_message).what(),
-        partition.0
-    );
+pub(super) fn tell_kind(response: &mut ClientResponse, cid: &Cid, partition: PartitionId) {
+    let what = format!("{cid} is no node: partition {} has it as an edge or a version", partition.0);
     let error = ClusterError::new(ErrorCode::WrongKind, what);
     response.error_code = error.code().to_string();
     response.error_message = error.to_string();

@@ -371,11 +371,10 @@ impl Pipeline {
 
     /// A node was not found; what has its CID instead is told, where anybody can tell.
     fn on_kind(&mut self, token: u64, located: Result<Option<PartitionId>, ClusterError>) {
-        let Some(mut refused) = self.writes.get_mut(&token).and_then(|write| write.refused.take()) else {
-            return;
-        };
-        if let Ok(Some(partition)) = located {
-            outcome::tell_kind(&mut refused, partition);
+        let Some(in_flight) = self.writes.get_mut(&token) else { return };
+        let Some(mut refused) = in_flight.refused.take() else { return };
+        if let (Ok(Some(partition)), Some(cid)) = (located, in_flight.write.node_changed()) {
+            outcome::tell_kind(&mut refused, &cid, partition);
         }
         self.answer(token, refused);
     }

@@ -23,9 +23,7 @@ use tokio_stream::Stream;
 use super::forward::{ForwardError, ForwardResponder, Waiting};
 use crate::node::wire::MESSAGE_BYTES_MAX;
 
-pub(crate) use crate::limits::QUEUE_BYTES_MAX;
-/// Messages and forwards that wait for one peer, at most.
-pub(crate) const QUEUE_ITEMS_MAX: usize = 65_536;
+pub(crate) use crate::limits::{QUEUE_BYTES_MAX, QUEUE_ITEMS_MAX};
 /// A frame is closed before it grows beyond this; with one message of its largest size it still
 /// fits into a gRPC message.
 const FRAME_BYTES_MAX: usize = MESSAGE_BYTES_MAX / 2;
