@@ -98,22 +98,16 @@ fn operation(choices: &mut Choices<'_>, twin: &Twin) -> Option<GraphOperation> {
             let cid = named(choices, twin, Kind::Edge);
             let set = properties(choices, twin);
             details.unset = unset(choices, &set);
-            details.target_generation = Some(target_generation(choices, twin, cid));
+            details.target_generation = Some(twin.life_of_target(cid));
             Operation::UpdateEdge { cid, properties: set.into_iter().collect() }
         }
         _ => {
             let cid = named(choices, twin, Kind::Edge);
-            details.target_generation = Some(target_generation(choices, twin, cid));
+            details.target_generation = Some(twin.life_of_target(cid));
             Operation::DeleteEdge { cid }
         }
     };
     GraphOperation::new(operation, details).ok()
-}
-
-/// Mostly the life of its target that the edge was created for.
-fn target_generation(choices: &mut Choices<'_>, twin: &Twin, edge: Cid) -> Generation {
-    let own = twin.target_generation(edge);
-    if choices.once_in(6) { Generation(choices.below(4)) } else { own }
 }
 
 /// Mostly an entity of this kind that exists.

@@ -160,10 +160,10 @@ impl Twin {
         if self.is_deleted(entity) || !target_lives { Err(GraphError::Deleted { cid }) } else { Ok(()) }
     }
 
-    /// The life of its target that an edge was created for.
-    pub(super) fn target_generation(&self, edge: Cid) -> Generation {
+    /// The life that an edge's target is found in.
+    pub(super) fn life_of_target(&self, edge: Cid) -> Generation {
         let ends = self.entities.get(&edge).and_then(|entity| entity.ends.as_ref());
-        ends.map_or(Generation::NONE, |ends| ends.target_generation)
+        Generation(ends.map_or(0, |ends| self.generation(ends.target)))
     }
 
     /// Deleted, or an edge whose source's life is over.
