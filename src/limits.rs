@@ -62,8 +62,8 @@ pub const ANSWER_BYTES_MAX: usize = 4 << 20;
 pub const ANSWER_ENTITIES_MAX: usize = 10_000;
 /// Neighbours of one answer.
 pub const ANSWER_NEIGHBORS_MAX: usize = 20_000;
-/// Edges of one node that a read looks at, per partition.
-pub const EDGES_MAX: usize = 1_000_000;
+/// Neighbours of one node that are returned at once where there are no pages.
+pub const NEIGHBORS_MAX: usize = 1_000_000;
 /// Rows of one answer that compares members.
 pub const VERIFY_ROWS_MAX: u32 = 10_000;
 /// Bytes of one entity's block, whatever updates add to it.

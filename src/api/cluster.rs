@@ -27,7 +27,10 @@ use crate::{
     graph::{Cid, Operation, OperationDetails},
     node::{
         coordinator::Session,
-        service::{Services, Serving, channels::Channels, convert, membership::split_address, reads::Terms},
+        service::{
+            Services, Serving, channels::Channels, convert, membership::split_address, neighbors::Question,
+            reads::Terms,
+        },
         start::{self, NodeConfig, RunningNode},
         tls::Tls,
     },
@@ -347,11 +350,13 @@ impl KotobaCluster {
     /// enter it.
     ///
     /// # Errors
-    /// Where there is no such node, or the question cannot be answered now.
+    /// Where there is no such node, it has more than [`NEIGHBORS_MAX`](crate::limits::NEIGHBORS_MAX) neighbours,
+    /// or the question cannot be answered now.
     pub async fn neighbors(&self, cid: &Cid) -> Result<Vec<Neighbor>, ClusterError> {
         let services = self.shared.services()?;
         let reads = &self.shared.opened(&services).await?.reads;
-        reads.neighbors(*cid, Direction::Both, None, Terms::default()).await
+        let question = Question { node: *cid, direction: Direction::Both, label: None };
+        reads.neighbors(question, Terms::default()).await
     }
 
     /// The cluster as this node sees it.

@@ -108,7 +108,7 @@ pub struct Page {
     /// The most rows to look at; a selective read may return fewer items than `limit` and still not be at
     /// the end.
     pub examine: usize,
-    /// About how many bytes of properties to return at most; a page that is not the last has one item at
+    /// About how many bytes of properties, or of edges, to return at most; a page that is not the last has one item at
     /// least, however large.
     pub bytes: usize,
 }
@@ -120,6 +120,9 @@ impl Page {
         Self { after: None, limit, examine: usize::MAX, bytes: usize::MAX }
     }
 }
+
+/// What an edge without its label and properties counts for in a page's bytes: about two CIDs as text.
+pub const EDGE_BYTES: usize = 150;
 
 /// A page of items.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -340,8 +343,8 @@ fn living_where(
 }
 
 /// Edges are returned without their properties.
-fn size_of_edge(_: &EdgeRef) -> usize {
-    0
+fn size_of_edge(edge: &EdgeRef) -> usize {
+    edge.ends.label.len() + EDGE_BYTES
 }
 
 fn size_of_entity(entity: &Entity) -> usize {

@@ -19,6 +19,7 @@ mod moved_node;
 mod paused_node;
 mod reflection;
 mod refused_values;
+mod spread_partitions;
 mod unknown_outcome;
 mod value_limits;
 mod wiped_node;

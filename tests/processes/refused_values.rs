@@ -87,7 +87,7 @@ pub(crate) fn create(value: value::Kind) -> Kind {
     Kind::CreateNode(v1::CreateNode { properties, key: String::new() })
 }
 
-fn named(name: &str) -> Kind {
+pub(crate) fn named(name: &str) -> Kind {
     create(value::Kind::StringValue(name.into()))
 }
 
@@ -96,7 +96,7 @@ fn update(cid: &str) -> Kind {
     Kind::UpdateNode(v1::UpdateNode { cid: cid.into(), properties, unset: Vec::new() })
 }
 
-fn update_edge(cid: &str) -> Kind {
+pub(crate) fn update_edge(cid: &str) -> Kind {
     let properties = [("since".to_owned(), v1::Value { kind: Some(value::Kind::IntValue(1)) })].into();
     Kind::UpdateEdge(v1::UpdateEdge { cid: cid.into(), properties, unset: Vec::new() })
 }
@@ -105,7 +105,7 @@ fn delete_edge(cid: &str) -> Kind {
     Kind::DeleteEdge(v1::DeleteEdge { cid: cid.into() })
 }
 
-fn edge(source: &str, target: &str, label: &str) -> Kind {
+pub(crate) fn edge(source: &str, target: &str, label: &str) -> Kind {
     Kind::CreateEdge(v1::CreateEdge {
         source_cid: source.into(),
         target_cid: target.into(),

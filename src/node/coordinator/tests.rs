@@ -16,7 +16,10 @@ use super::*;
 use crate::{
     api::{Version, config::NetworkTuning},
     error::ErrorCode,
-    graph::{Command as GraphCommand, Generation, GraphOperation, Receipt},
+    graph::{
+        Command as GraphCommand, Generation, GraphOperation, Receipt,
+        read::{Page, PageOf},
+    },
     node::{
         handle::{Applied, AppliedOutcome, Command, GroupHint, ProposalResult, RequestError, Shared},
         identity::Identity,
@@ -54,11 +57,23 @@ impl LocalReads for Living {
     fn history(&self, _: PartitionId, _: &Cid) -> Result<Option<Vec<Version>>, ClusterError> {
         Ok(None)
     }
-    fn out_edges(&self, _: PartitionId, _: &Cid, _: Option<&str>) -> Result<Vec<LocalEdge>, ClusterError> {
-        Ok(Vec::new())
+    fn out_edges(
+        &self,
+        _: PartitionId,
+        _: &Cid,
+        _: Option<&str>,
+        _: &Page,
+    ) -> Result<PageOf<LocalEdge>, ClusterError> {
+        Ok(PageOf { items: Vec::new(), resume: None })
     }
-    fn in_edges(&self, _: PartitionId, _: &Cid, _: Option<&str>) -> Result<Vec<LocalEdge>, ClusterError> {
-        Ok(Vec::new())
+    fn in_edges(
+        &self,
+        _: PartitionId,
+        _: &Cid,
+        _: Option<&str>,
+        _: &Page,
+    ) -> Result<PageOf<LocalEdge>, ClusterError> {
+        Ok(PageOf { items: Vec::new(), resume: None })
     }
     fn page(&self, _: PartitionId, _: &[u8], _: usize) -> Result<LocalPage, ClusterError> {
         Ok(LocalPage { entities: Vec::new(), resume: None })

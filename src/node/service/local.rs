@@ -7,7 +7,10 @@ use bytes::Bytes;
 
 use crate::{
     error::ClusterError,
-    graph::{Cid, Properties},
+    graph::{
+        Cid, Properties,
+        read::{Page, PageOf},
+    },
     placement::PartitionId,
 };
 
@@ -28,20 +31,22 @@ pub(crate) trait LocalReads: std::fmt::Debug + Send + Sync + 'static {
         partition: PartitionId,
         cid: &Cid,
     ) -> Result<Option<Vec<crate::api::Version>>, ClusterError>;
-    /// Undeleted edges that leave a node, whatever became of their ends.
+    /// A page of the undeleted edges that leave a node, whatever became of their ends.
     fn out_edges(
         &self,
         partition: PartitionId,
         node: &Cid,
         label: Option<&str>,
-    ) -> Result<Vec<LocalEdge>, ClusterError>;
-    /// Undeleted edges of this partition that enter a node, whatever became of their ends.
+        page: &Page,
+    ) -> Result<PageOf<LocalEdge>, ClusterError>;
+    /// A page of the undeleted edges of this partition that enter a node, whatever became of their ends.
     fn in_edges(
         &self,
         partition: PartitionId,
         node: &Cid,
         label: Option<&str>,
-    ) -> Result<Vec<LocalEdge>, ClusterError>;
+        page: &Page,
+    ) -> Result<PageOf<LocalEdge>, ClusterError>;
     /// Undeleted entities in order of their keys, from behind `resume` on.
     fn page(&self, partition: PartitionId, resume: &[u8], limit: usize) -> Result<LocalPage, ClusterError>;
 }

@@ -10,6 +10,7 @@ pub(crate) mod convert;
 pub(crate) mod errors;
 pub(crate) mod local;
 pub(crate) mod membership;
+pub(crate) mod neighbors;
 pub(crate) mod reads;
 mod reads_service;
 mod remote;

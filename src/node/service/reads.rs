@@ -14,13 +14,14 @@ use bytes::Bytes;
 
 use super::{
     local::{Ends, LocalEdge, LocalEntity, LocalKind},
+    neighbors::Question,
     remote::{self, blocking},
 };
 use crate::{
-    api::{Consistency, Direction, Entity, EntityKind, Neighbor, Query, QueryResult, Version},
+    api::{Consistency, Entity, EntityKind, Query, QueryResult, Version},
     error::{ClusterError, ErrorCode},
     graph::Cid,
-    limits::{ANSWER_BYTES_MAX, ANSWER_ENTITIES_MAX},
+    limits::{ANSWER_BYTES_MAX, ANSWER_ENTITIES_MAX, ANSWER_NEIGHBORS_MAX},
     node::coordinator::Coordinator,
     placement::PartitionId,
     raft::Index,
@@ -106,32 +107,6 @@ impl Reads {
         }
     }
 
-    /// The nodes at the other ends of a node's edges.
-    pub(crate) async fn neighbors(
-        &self,
-        cid: Cid,
-        direction: Direction,
-        label: Option<&str>,
-        terms: Terms,
-    ) -> Result<Vec<Neighbor>, ClusterError> {
-        let home = self.home(&cid);
-        if !terms.forwarded {
-            let terms = Terms { partition: Some(home), ..terms };
-            if self.entity(cid, terms).await?.is_none() {
-                return Err(ClusterError::new(ErrorCode::NotFound, format!("there is no node {cid}")));
-            }
-        }
-        let mut neighbors = Vec::new();
-        if direction != Direction::In && (!terms.forwarded || terms.partition == Some(home)) {
-            neighbors.extend(self.out_neighbors(home, cid, label, terms).await?);
-        }
-        if direction != Direction::Out {
-            neighbors.extend(self.in_neighbors(cid, label, terms).await?);
-        }
-        neighbors.sort_unstable();
-        Ok(neighbors)
-    }
-
     /// Whatever a query asks for, at most `limit` entities of it (0: as many as one answer may have).
     pub(crate) async fn query(
         &self,
@@ -148,8 +123,13 @@ impl Reads {
                 })
             }
             Query::Neighbors { cid, direction, label } => {
-                let neighbors = self.neighbors(*cid, *direction, label.as_deref(), terms).await?;
-                Ok(QueryResult { neighbors, ..QueryResult::default() })
+                let question = Question { node: *cid, direction: *direction, label: label.as_deref() };
+                let limit = match limit {
+                    0 => ANSWER_NEIGHBORS_MAX,
+                    limit => limit.min(ANSWER_NEIGHBORS_MAX),
+                };
+                let (neighbors, cut) = self.first_neighbors(question, limit, terms).await?;
+                Ok(QueryResult { neighbors, cut, ..QueryResult::default() })
             }
             Query::ByLabel(_) => self.search(query, limit, terms).await,
             Query::ByProperty { value, .. } => {
@@ -197,7 +177,7 @@ impl Reads {
     }
 
     /// Whether this node can answer for a partition; an error where it must and cannot.
-    fn answers_here(&self, partition: PartitionId, terms: Terms) -> Result<bool, ClusterError> {
+    pub(super) fn answers_here(&self, partition: PartitionId, terms: Terms) -> Result<bool, ClusterError> {
         let here = self.coordinator.routing.is_here(partition.group());
         if here || !terms.forwarded {
             return Ok(here);
@@ -250,6 +230,15 @@ impl Reads {
 
     /// The same for several partitions at once. A session's index is one partition's: the others
     /// are read as they are.
+    pub(super) async fn freshen_those_here(
+        &self,
+        partitions: impl Iterator<Item = PartitionId>,
+        terms: Terms,
+    ) -> Result<(), ClusterError> {
+        let here = |partition: &PartitionId| self.coordinator.routing.is_here(partition.group());
+        self.freshen_all(partitions.filter(here).collect(), terms).await
+    }
+
     async fn freshen_all(&self, partitions: BTreeSet<PartitionId>, terms: Terms) -> Result<(), ClusterError> {
         if terms.consistency != Consistency::Strong {
             return Ok(());
@@ -310,61 +299,6 @@ impl Reads {
         Ok(history.map(|value| Found { value, partition, index }))
     }
 
-    async fn out_neighbors(
-        &self,
-        partition: PartitionId,
-        cid: Cid,
-        label: Option<&str>,
-        terms: Terms,
-    ) -> Result<Vec<Neighbor>, ClusterError> {
-        if !self.answers_here(partition, terms)? {
-            return remote::neighbors(self, partition, cid, Direction::Out, label, terms).await;
-        }
-        self.freshen(partition, terms).await?;
-        let edges = self.coordinator.reads.out_edges(partition, &cid, label)?;
-        let edges = self.visible_edges(edges, terms).await?;
-        let neighbor = |edge: LocalEdge| Neighbor {
-            edge: edge.cid,
-            label: edge.label,
-            incoming: false,
-            node: edge.ends.target,
-        };
-        Ok(edges.into_iter().map(neighbor).collect())
-    }
-
-    /// Edges live with their sources, so those that enter a node may be anywhere.
-    async fn in_neighbors(
-        &self,
-        cid: Cid,
-        label: Option<&str>,
-        terms: Terms,
-    ) -> Result<Vec<Neighbor>, ClusterError> {
-        let (here, elsewhere) = self.all_partitions(terms)?;
-        self.freshen_all(here.clone(), terms).await?;
-        let reads = Arc::clone(&self.coordinator.reads);
-        let wanted = label.map(str::to_owned);
-        let edges = blocking(move || {
-            let mut edges = Vec::new();
-            for partition in here {
-                edges.extend(reads.in_edges(partition, &cid, wanted.as_deref())?);
-            }
-            Ok(edges)
-        })
-        .await?;
-        let edges = self.visible_edges(edges, terms).await?;
-        let neighbor = |edge: LocalEdge| Neighbor {
-            edge: edge.cid,
-            label: edge.label,
-            incoming: true,
-            node: edge.ends.source,
-        };
-        let mut neighbors: Vec<Neighbor> = edges.into_iter().map(neighbor).collect();
-        for partition in elsewhere {
-            neighbors.extend(remote::neighbors(self, partition, cid, Direction::In, label, terms).await?);
-        }
-        Ok(neighbors)
-    }
-
     async fn local_page(
         &self,
         partition: PartitionId,
@@ -380,6 +314,10 @@ impl Reads {
     }
 
     // ------------------------------------------------------------ all partitions
+
+    pub(super) fn partitions(&self) -> impl Iterator<Item = PartitionId> + use<> {
+        self.coordinator.routing.partitions()
+    }
 
     /// The partitions a read of everything concerns: those with a replica here, and the others.
     fn all_partitions(
@@ -457,7 +395,7 @@ impl Reads {
 
     // ------------------------------------------------------------ what is visible
 
-    async fn visible_edges(
+    pub(super) async fn visible_edges(
         &self,
         edges: Vec<LocalEdge>,
         terms: Terms,
@@ -497,8 +435,7 @@ impl Reads {
         for cid in ends.iter().flat_map(|ends| [ends.source, ends.target]) {
             wanted.entry(self.home(&cid)).or_default().insert(cid);
         }
-        let here = |partition: &&PartitionId| self.coordinator.routing.is_here(partition.group());
-        self.freshen_all(wanted.keys().filter(here).copied().collect(), terms).await?;
+        self.freshen_those_here(wanted.keys().copied(), terms).await?;
         let mut generations: BTreeMap<Cid, u64> = BTreeMap::new();
         for (partition, cids) in wanted {
             let cids: Vec<Cid> = cids.into_iter().collect();

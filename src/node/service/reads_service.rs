@@ -1,18 +1,17 @@
 //! The calls that read, for clients and for other nodes.
 
-use bytes::Bytes;
 use kotoba_db_cluster_proto::v1;
 use prost::Message;
 
 use super::{
     Services, convert, errors,
+    neighbors::{Place, Question},
     reads::Terms,
     remote::{direction_from_wire, entity_to_wire, neighbor_to_wire, query_from_wire, version_to_wire},
 };
 use crate::{
-    api::{Consistency, Neighbor},
+    api::Consistency,
     error::{ClusterError, ErrorCode},
-    graph::Cid,
     limits::{ANSWER_BYTES_MAX, ANSWER_NEIGHBORS_MAX, GROUPS_PER_NODE_MAX, STREAM_IN_FLIGHT_MAX},
     raft::GroupId,
     runtime::tasks::JoinSet,
@@ -66,21 +65,17 @@ impl Services {
         let direction = direction_from_wire(request.direction)?;
         let (cid, terms) = (convert::cid(&request.cid)?, self.terms(request.options)?);
         let label = (!request.label.is_empty()).then_some(request.label.as_str());
-        let after = neighbor_at(&request.resume)?;
-        let neighbors = self.serving()?.reads.neighbors(cid, direction, label, terms).await?;
-        // Sorted by exactly these.
-        let begin = after.map_or(0, |after| {
-            neighbors.partition_point(|neighbor| (neighbor.edge, neighbor.incoming) <= after)
-        });
         let limit = match request.limit as usize {
             0 => ANSWER_NEIGHBORS_MAX,
             limit => limit.min(ANSWER_NEIGHBORS_MAX),
         };
-        let rest = neighbors.get(begin..).unwrap_or_default();
-        let wire = rest.iter().cloned().map(neighbor_to_wire);
-        let (page, cut) = fill(wire, limit, Message::encoded_len);
-        let last = page.len().checked_sub(1).and_then(|last| rest.get(last)).filter(|_| cut);
-        Ok(v1::NeighborsResponse { neighbors: page, resume: last.map(position_of).unwrap_or_default() })
+        let from = Place::from_bytes(&request.resume)?;
+        let question = Question { node: cid, direction, label };
+        let page = self.serving()?.reads.neighbors_page(question, from, limit, terms).await?;
+        Ok(v1::NeighborsResponse {
+            neighbors: page.neighbors.into_iter().map(neighbor_to_wire).collect(),
+            resume: page.resume.as_ref().map(Place::to_bytes).unwrap_or_default(),
+        })
     }
 
     pub(super) async fn do_query(
@@ -192,20 +187,6 @@ fn fill<T>(items: impl Iterator<Item = T>, limit: usize, size: impl Fn(&T) -> us
     (page, false)
 }
 
-/// The position just behind a neighbour.
-fn position_of(neighbor: &Neighbor) -> Bytes {
-    let mut position = neighbor.edge.to_bytes().to_vec();
-    position.push(neighbor.incoming.into());
-    position.into()
-}
-
-/// The neighbour that a position stands behind; none at the beginning.
-fn neighbor_at(position: &[u8]) -> Result<Option<(Cid, bool)>, ClusterError> {
-    let Some((side, edge)) = position.split_last() else { return Ok(None) };
-    let edge = Cid::from_bytes(edge).map_err(|_| errors::malformed("the request's resume is no position"))?;
-    Ok(Some((edge, *side != 0)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -219,15 +200,6 @@ mod tests {
         assert_eq!(fill(&[1, 2, 3], 2), (vec![1, 2], true));
         assert_eq!(fill(&[half, half, 1], 9), (vec![half, half], true));
         assert_eq!(fill(&[3 * half, 1], 9), (vec![3 * half], true));
-    }
-
-    #[test]
-    fn a_position_names_the_neighbour_it_stands_behind() {
-        let edge = Cid::of(b"edge");
-        let neighbor = Neighbor { edge, label: "l".into(), incoming: true, node: Cid::of(b"n") };
-        assert_eq!(neighbor_at(&position_of(&neighbor)), Ok(Some((edge, true))));
-        assert_eq!(neighbor_at(b""), Ok(None));
-        assert_eq!(neighbor_at(b"xyz").map_err(|error| error.code()), Err(ErrorCode::MalformedValue));
     }
 
     #[test]

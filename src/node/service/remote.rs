@@ -5,6 +5,7 @@ use kotoba_db_cluster_proto::v1;
 
 use super::{
     convert, errors,
+    neighbors::{NeighborPage, Place, Question},
     reads::{Found, Page, Reads, Terms},
 };
 use crate::{
@@ -103,30 +104,26 @@ pub(super) async fn history(
 
 pub(super) async fn neighbors(
     reads: &Reads,
-    partition: PartitionId,
-    cid: Cid,
-    direction: Direction,
-    label: Option<&str>,
+    question: Question<'_>,
+    place: &Place,
+    limit: usize,
     terms: Terms,
-) -> Result<Vec<Neighbor>, ClusterError> {
-    let mut request = v1::NeighborsRequest {
-        cid: cid.to_string(),
-        direction: direction_to_wire(direction).into(),
-        label: label.unwrap_or_default().to_owned(),
+) -> Result<NeighborPage, ClusterError> {
+    let partition = place.partition();
+    let request = v1::NeighborsRequest {
+        cid: question.node.to_string(),
+        direction: direction_to_wire(question.direction).into(),
+        label: question.label.unwrap_or_default().to_owned(),
         options: Some(options(partition, terms)),
-        ..v1::NeighborsRequest::default()
+        limit: u32::try_from(limit).unwrap_or(u32::MAX),
+        resume: place.to_bytes(),
     };
-    let mut neighbors = Vec::new();
-    loop {
-        let response = ask!(reads, partition, neighbors, &request)?;
-        for neighbor in response.neighbors {
-            neighbors.push(neighbor_from_wire(neighbor)?);
-        }
-        if response.resume.is_empty() || response.resume == request.resume {
-            return Ok(neighbors);
-        }
-        request.resume = response.resume;
-    }
+    let response = ask!(reads, partition, neighbors, &request)?;
+    let neighbors = response.neighbors.into_iter().map(neighbor_from_wire);
+    Ok(NeighborPage {
+        neighbors: neighbors.collect::<Result<_, _>>()?,
+        resume: Place::from_bytes(&response.resume)?,
+    })
 }
 
 pub(super) async fn search(

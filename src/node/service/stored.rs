@@ -12,7 +12,7 @@ use crate::{
         Cid,
         read::{self, Detail, EdgeEnds, EdgeRef, Page, PageOf, VersionRecord},
     },
-    limits::{ANSWER_BYTES_MAX, EDGES_MAX},
+    limits::ANSWER_BYTES_MAX,
     placement::PartitionId,
     storage::graph_store::{GraphStore, StoreError},
 };
@@ -71,15 +71,11 @@ impl<S: GraphStore> LocalReads for StoredReads<S> {
         partition: PartitionId,
         node: &Cid,
         label: Option<&str>,
-    ) -> Result<Vec<LocalEdge>, ClusterError> {
-        let edges = read::out_edges(
-            &self.0.group_view(partition.group()),
-            partition.group(),
-            *node,
-            label,
-            &Page::first(EDGES_MAX),
-        );
-        all_edges(node, edges.map_err(|error| failed(&error, partition))?)
+        page: &Page,
+    ) -> Result<PageOf<LocalEdge>, ClusterError> {
+        let edges =
+            read::out_edges(&self.0.group_view(partition.group()), partition.group(), *node, label, page);
+        edges.map(local_edges).map_err(|error| failed(&error, partition))
     }
 
     fn in_edges(
@@ -87,15 +83,11 @@ impl<S: GraphStore> LocalReads for StoredReads<S> {
         partition: PartitionId,
         node: &Cid,
         label: Option<&str>,
-    ) -> Result<Vec<LocalEdge>, ClusterError> {
-        let edges = read::in_edges(
-            &self.0.group_view(partition.group()),
-            partition.group(),
-            *node,
-            label,
-            &Page::first(EDGES_MAX),
-        );
-        all_edges(node, edges.map_err(|error| failed(&error, partition))?)
+        page: &Page,
+    ) -> Result<PageOf<LocalEdge>, ClusterError> {
+        let edges =
+            read::in_edges(&self.0.group_view(partition.group()), partition.group(), *node, label, page);
+        edges.map(local_edges).map_err(|error| failed(&error, partition))
     }
 
     fn page(&self, partition: PartitionId, resume: &[u8], limit: usize) -> Result<LocalPage, ClusterError> {
@@ -156,12 +148,8 @@ impl From<VersionRecord> for Version {
 }
 
 /// A node's edges, unless they are more than a read looks at.
-fn all_edges(node: &Cid, edges: PageOf<EdgeRef>) -> Result<Vec<LocalEdge>, ClusterError> {
-    if edges.resume.is_some() {
-        let what = format!("node {node} has more than {EDGES_MAX} edges in one partition");
-        return Err(ClusterError::new(ErrorCode::TooLarge, what));
-    }
-    Ok(edges.items.into_iter().map(LocalEdge::from).collect())
+fn local_edges(page: PageOf<EdgeRef>) -> PageOf<LocalEdge> {
+    PageOf { items: page.items.into_iter().map(LocalEdge::from).collect(), resume: page.resume }
 }
 
 fn failed(error: &StoreError, partition: PartitionId) -> ClusterError {
