@@ -205,10 +205,12 @@ impl Replica {
         let Some(progress) = self.leader_mut().and_then(|leader| leader.progress_mut(from)) else { return };
         let answers_current = match &progress.stage {
             Stage::Probe { .. } => prev == progress.next.previous(),
-            Stage::Replicate { .. } => prev > progress.matched,
+            Stage::Replicate { .. } => true,
             Stage::Snapshot(_) => false,
         };
-        if !answers_current || hint.index > prev || mutant!(M12) {
+        // At `matched` there is nowhere to go back to: the answer is late, or the follower's disk lost
+        // what it had acknowledged. The next beat asks again; at once, the two would talk for ever.
+        if !answers_current || prev <= progress.matched || hint.index > prev || mutant!(M12) {
             return;
         }
         // Every rejection moves the probe back, so that it ends.
