@@ -84,6 +84,16 @@ pub(super) fn parts<'h, M: Model>(
 }
 
 impl<M: Model> Part<'_, M> {
+    /// The calls in the order of the log, as far as it is known; a read stands behind the writes it
+    /// was answered after. Only a guess, but a good one.
+    pub(super) fn order_of_the_log(&self) -> Vec<usize> {
+        let known = |at: &usize| self.calls[*at].effect.is_some();
+        let mut order: Vec<usize> = (0..self.calls.len()).filter(known).collect();
+        // Where the log does not tell them apart they stay in the order they were called.
+        order.sort_by_key(|&at| (self.calls[at].effect, M::is_read(self.calls[at].operation)));
+        order
+    }
+
     /// Whether this order of calls explains every answer: what a search found is looked at again.
     pub(super) fn is_explained_by(&self, order: &[usize]) -> bool {
         let mut left: Vec<Option<&Call<'_, M>>> = self.calls.iter().map(Some).collect();

@@ -78,6 +78,8 @@ impl Simulation {
         for key in 0..self.keys {
             let read = RegisterOperation::Get { key };
             let answer = run.registers.clone().step(&read);
+            let index = Index(run.effects.len() as u64 + 1);
+            run.effects.insert(run.history.operations.len(), index);
             run.history.operations.push(operation(99, read, end, Some((end + 1, answer))));
         }
         assert!(run.planted, "the fault found its place");

@@ -181,10 +181,11 @@ fn a_witness_names_the_answer_and_what_was_expected() {
 
 #[test]
 fn steps_that_do_not_suffice_are_no_explanation() {
-    let history = history(&[(1, put(5), 0, Some((1, written(1)))), (2, get(), 2, Some((3, found(5, 1))))]);
-    let unknown = Judgement::Unknown { group: GROUP, key: 1, steps: 1 };
-    assert_eq!(check::<Registers>(&history, 1), unknown);
-    assert_eq!(check::<Registers>(&history, 2), Judgement::Linearizable);
+    // Called first and done second, so that the first guess is wrong.
+    let history = history(&[(1, put(6), 0, Some((9, written(2)))), (2, put(5), 1, Some((3, written(1))))]);
+    let unknown = Judgement::Unknown { group: GROUP, key: 1, steps: 2 };
+    assert_eq!(check::<Registers>(&history, 2), unknown);
+    assert_eq!(check::<Registers>(&history, 3), Judgement::Linearizable);
 }
 
 #[test]
