@@ -10,19 +10,22 @@
 //! cargo run --release -p kotoba-sim --example bank
 //! cargo run --release -p kotoba-sim --example bank -- --bug
 //! ```
+//!
+//! `docs/your-own-state-machine.md` goes through it.
 
 #![expect(clippy::print_stdout, reason = "an example talks to the person who runs it")]
 
-use std::{collections::BTreeMap, fmt::Debug, process::ExitCode};
+use std::{collections::BTreeMap, fmt::Debug, ops::Range, process::ExitCode};
 
 use clap::Parser;
 use kotoba_sim::{
+    check::Violation,
     choice::{Chooser, Recorded, Schedule, Topic},
     machine::{ExactlyOnce, Machine},
     profile::Scale,
     runner,
     shrink::shrink,
-    trace::Kind,
+    trace::{Kind, Line},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -175,6 +178,9 @@ struct Arguments {
     /// How many seeds to run, at most.
     #[arg(long, default_value_t = 300)]
     seeds: u64,
+    /// Show everything that happens in the run that fails, messages too.
+    #[arg(long)]
+    full: bool,
 }
 
 fn main() -> ExitCode {
@@ -185,20 +191,29 @@ fn main() -> ExitCode {
 
 /// Runs seeds until one fails.
 fn run<S: Sent>(arguments: &Arguments) -> ExitCode {
-    for seed in arguments.from..arguments.from + arguments.seeds {
+    let Some((seed, violation, schedule)) = find::<S>(arguments.from..arguments.from + arguments.seeds)
+    else {
+        println!("{} seeds passed", arguments.seeds);
+        return ExitCode::SUCCESS;
+    };
+    println!("seed {seed} fails: {violation}");
+    explain::<S>(&schedule, arguments.full);
+    let bug = if arguments.bug { "--bug " } else { "" };
+    println!("all of it, messages too:");
+    println!("  cargo run --release -p kotoba-sim --example bank -- {bug}--from {seed} --seeds 1 --full");
+    ExitCode::FAILURE
+}
+
+/// The first seed that fails, what did not hold, and all that was left to chance in that run.
+fn find<S: Sent>(seeds: Range<u64>) -> Option<(u64, Violation, Schedule)> {
+    seeds.into_iter().find_map(|seed| {
         let (outcome, schedule) = runner::record_seed::<ExactlyOnce<Bank<S>>>(seed, Scale::Drawn);
-        if let Some(violation) = outcome.violation {
-            println!("seed {seed} fails: {violation}");
-            explain::<S>(&schedule);
-            return ExitCode::FAILURE;
-        }
-    }
-    println!("{} seeds passed", arguments.seeds);
-    ExitCode::SUCCESS
+        outcome.violation.map(|violation| (seed, violation, schedule))
+    })
 }
 
 /// Makes a failure small and shows how it ends.
-fn explain<S: Sent>(schedule: &Schedule) {
+fn explain<S: Sent>(schedule: &Schedule, full: bool) {
     let fails = |schedule: &Schedule| {
         let outcome = runner::run_schedule::<ExactlyOnce<Bank<S>>>(schedule, Scale::Drawn);
         outcome.violation.map(|violation| violation.check)
@@ -208,11 +223,26 @@ fn explain<S: Sent>(schedule: &Schedule) {
         return;
     };
     let small = shrink(schedule, check, SHRINKING_RUNS, fails).schedule;
-    println!("{} of its {} choices suffice; the end of it:", small.choices.len(), schedule.choices.len());
+    println!("{} of its {} choices suffice; how it ends:", small.choices.len(), schedule.choices.len());
     let (_, world) = runner::read_world::<ExactlyOnce<Bank<S>>>(Recorded::new(&small), Scale::Drawn);
-    let lines: Vec<_> = world.trace().lines().iter().filter(|line| line.kind != Kind::Message).collect();
-    for line in &lines[lines.len().saturating_sub(SHOWN)..] {
+    let shown = |line: &&Line| full || line.kind != Kind::Message;
+    let lines: Vec<_> = world.trace().lines().iter().filter(shown).collect();
+    let skipped = if full { 0 } else { lines.len().saturating_sub(SHOWN) };
+    for line in &lines[skipped..] {
         let host = line.host.map_or_else(String::new, |host| format!("host {host}: "));
         println!("  {:>10.6} s  {host}{}", runner::seconds(line.at), line.text);
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bank_passes_and_the_planted_bug_is_found() {
+        assert_eq!(find::<Remembered>(0..SEEDS), None);
+        assert!(find::<Forgotten>(0..SEEDS).is_some(), "the bug shows in {SEEDS} runs");
+    }
+
+    const SEEDS: u64 = 12;
 }

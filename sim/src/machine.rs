@@ -34,29 +34,43 @@ pub struct Request {
 
 /// A deterministic state machine, as a user writes one.
 ///
-/// Its serialised form is its snapshot. Applying must be a function of state and operation: no
-/// clock, no randomness, no map without a fixed order.
+/// Every replica has a copy of its own, begins with `default()`, and applies the operations of the
+/// log one after the other. So all copies are equal only if applying is a function of state and
+/// operation: no clock, no randomness, no map without a fixed order, no address, no thread, no
+/// floating point that differs between machines.
+///
+/// Its serialised form ([`postcard`]) is its snapshot, and what its replica starts from again: a
+/// field that serde skips is forgotten there. A panic in any method is a violation like any other.
+/// A run may have several groups; each then has a machine of its own.
+///
+/// `docs/your-own-state-machine.md` goes through an implementation.
 pub trait Machine: Clone + Debug + Default + Serialize + DeserializeOwned {
-    /// What clients ask for.
+    /// What clients ask for: it is what the log holds, serialised.
     type Operation: Clone + Debug + PartialEq + Serialize + DeserializeOwned;
-    /// What they are told.
+    /// What they are told. The more of the state an answer tells, the sooner a wrong one is noticed.
     type Answer: Clone + Debug + PartialEq + Serialize + DeserializeOwned;
 
-    /// The next operation of a client. `serial` differs between all operations of a run, so that
-    /// values written can be told apart.
+    /// The next operation of a client.
+    ///
+    /// Everything that is drawn comes from `choices`, under [`Topic::Client`](crate::choice::Topic)
+    /// and this client's number; zero should mean the plainest operation, because shrinking makes
+    /// numbers smaller. `serial` differs between all operations of a run and is never zero: written
+    /// as a value, it tells every write from every other. Draw from few keys, so that clients meet,
+    /// and draw both reads and writes: in the end every group must have answered some of each.
     fn draw(choices: &mut Chooser, client: u32, serial: u64) -> Self::Operation;
 
     /// Whether the operation changes nothing: it is then answered by [`Machine::read`], without an
-    /// entry in the log.
+    /// entry in the log. A function of the operation alone.
     fn is_read(operation: &Self::Operation) -> bool;
 
-    /// Carries out an operation that is no read.
+    /// Carries out an operation that is no read. A refusal is an answer too.
     fn apply(&mut self, operation: &Self::Operation) -> Self::Answer;
 
-    /// Answers a read.
+    /// Answers a read; never called with anything else.
     fn read(&self, operation: &Self::Operation) -> Self::Answer;
 
-    /// What must be true of every state; the error says what is not.
+    /// What must be true of every state; the error says what is not. Looked at behind every entry of
+    /// the log.
     ///
     /// # Errors
     /// Where the state is impossible.
@@ -64,8 +78,9 @@ pub trait Machine: Clone + Debug + Default + Serialize + DeserializeOwned {
         Ok(())
     }
 
-    /// The part of the state the operation is about, where it is about one only: histories are
-    /// checked for linearizability part by part.
+    /// The part of the state the operation reads and writes: histories are judged part by part,
+    /// which is what makes that fast, and runs of several groups put a part into one of them. Where
+    /// operations touch more than one part, return the same number for all.
     fn key(operation: &Self::Operation) -> u64;
 
     /// How many entries lie between two comparisons of digests: 1 where they are cheap.
@@ -79,7 +94,10 @@ pub trait Machine: Clone + Debug + Default + Serialize + DeserializeOwned {
     }
 }
 
-/// What the simulator replicates.
+/// What the simulator replicates: a machine that knows of requests, log positions and snapshots.
+///
+/// [`ExactlyOnce`] makes one of any [`Machine`]. Implement this instead for a machine that has these
+/// parts itself, and wants them tested: see [`Graph`].
 pub trait StateMachine: Clone + Debug {
     /// What clients ask for.
     type Operation: Clone + Debug + PartialEq + Serialize + DeserializeOwned;
