@@ -1,14 +1,16 @@
-//! Writes the checked-in seeds: `cargo run --example seeds`. Inputs in `corpus/`, where a fuzzer left some,
+//! Writes the checked-in seeds: `cargo run --example seeds [TARGET…]`. Inputs in `corpus/`, where a fuzzer left some,
 //! are candidates too, and so are the seeds that are there. Those with a name, not a number, failed once
 //! and are kept as they are.
 
-use std::{error::Error, fs, path::Path};
+use std::{env, error::Error, fs, path::Path};
 
 use kotoba_fuzz::{TARGETS, seeds::choose};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for target in TARGETS {
+    let named: Vec<String> = env::args().skip(1).collect();
+    let chosen = |name: &str| named.is_empty() || named.iter().any(|named| named == name);
+    for target in TARGETS.iter().filter(|target| chosen(target.name)) {
         let folder = root.join("seeds").join(target.name);
         fs::create_dir_all(&folder)?;
         let mut found = Vec::new();

@@ -12,6 +12,7 @@
 //! | [`wire_decode`] | every decoder of bytes that a remote or a disk chose | encoding again |
 //! | [`wal_recover`] | recovery of the log, from damaged and forged disks | everything that was ever written |
 //! | [`graph_ops`] | the graph's state machine, sessions, snapshots | a naive twin |
+//! | [`world`] | a cluster in the simulator's world | all of the simulator's checks |
 
 mod choices;
 pub mod graph_ops;
@@ -20,6 +21,7 @@ pub mod seeds;
 mod situations;
 pub mod wal_recover;
 pub mod wire_decode;
+pub mod world;
 
 pub use situations::Situations;
 
@@ -52,6 +54,7 @@ pub const TARGETS: &[Target] = &[
         situations: wal_recover::SITUATIONS,
         bytes_max: 4096,
     },
+    Target { name: "world", run: world::run, situations: world::SITUATIONS, bytes_max: 4096 },
 ];
 
 #[cfg(test)]

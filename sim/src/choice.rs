@@ -55,6 +55,24 @@ pub enum Topic {
     Core,
 }
 
+impl Topic {
+    /// Whether such choices are many, and each is of little consequence.
+    const fn is_frequent(self) -> bool {
+        match self {
+            Self::Message | Self::Delay | Self::DiskTime | Self::Crash | Self::Scheduling => true,
+            Self::Profile
+            | Self::Seed
+            | Self::Link
+            | Self::Process
+            | Self::Disk
+            | Self::Clock
+            | Self::Members
+            | Self::Client
+            | Self::Core => false,
+        }
+    }
+}
+
 /// A place where a choice is made.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Point {
@@ -83,6 +101,20 @@ pub trait Source: fmt::Debug + Send {
 
     /// Another source that gives the same answers from here on.
     fn boxed(&self) -> Box<dyn Source>;
+}
+
+impl Source for Box<dyn Source> {
+    fn number(&mut self, point: Point, below: u64) -> u64 {
+        (**self).number(point, below)
+    }
+
+    fn chance(&mut self, point: Point, permille: u32) -> bool {
+        (**self).chance(point, permille)
+    }
+
+    fn boxed(&self) -> Box<dyn Source> {
+        (**self).boxed()
+    }
 }
 
 /// Asks a source. `Clone` gives a twin that is asked for the same.
@@ -157,34 +189,55 @@ impl Source for Seeded {
 }
 
 /// Choices from a fuzzer's bytes; calm ones when they are used up.
+///
+/// What is asked for often and decides little (how a message fares, how long a disk takes, which
+/// sectors survive a crash, what is late) is read from the end of the bytes, everything else from the beginning. So a byte more or
+/// less for a delay leaves alone what happens to processes and links, and two inputs can be spliced
+/// with some sense.
 #[derive(Clone, Debug)]
 pub struct FuzzBytes {
     bytes: Arc<[u8]>,
-    at: usize,
+    /// Bytes read at the beginning, and at the end.
+    read: (usize, usize),
 }
 
 impl FuzzBytes {
     /// The choices these bytes stand for.
     #[must_use]
     pub fn new(bytes: &[u8]) -> Self {
-        Self { bytes: bytes.into(), at: 0 }
+        Self { bytes: bytes.into(), read: (0, 0) }
     }
 
-    /// Whether every byte was used.
-    #[must_use]
-    pub fn is_used_up(&self) -> bool {
-        self.at >= self.bytes.len()
+    /// The next byte for a topic, or zero.
+    fn byte(&mut self, topic: Topic) -> u64 {
+        let (front, back) = self.read;
+        if front + back >= self.bytes.len() {
+            return 0;
+        }
+        let at = if topic.is_frequent() {
+            self.read.1 += 1;
+            self.bytes.len() - 1 - back
+        } else {
+            self.read.0 += 1;
+            front
+        };
+        u64::from(self.bytes[at])
     }
 }
 
+/// A byte is worth so much of a choice.
+const BYTE: u64 = 256;
+
 impl Source for FuzzBytes {
-    fn number(&mut self, _: Point, below: u64) -> u64 {
-        let wanted =
-            usize::try_from((u64::BITS - (below - 1).leading_zeros()).div_ceil(8)).expect("8 at most");
-        let rest = &self.bytes[self.at.min(self.bytes.len())..];
-        let taken = &rest[..wanted.min(rest.len())];
-        self.at += wanted;
-        taken.iter().fold(0, |number, &byte| (number << 8) | u64::from(byte)) % below
+    /// One byte decides: where there is more to choose from, one of 256 numbers that lie evenly.
+    fn number(&mut self, point: Point, below: u64) -> u64 {
+        let byte = self.byte(point.topic);
+        if below <= BYTE { byte % below } else { byte * (below / BYTE) }
+    }
+
+    fn chance(&mut self, point: Point, permille: u32) -> bool {
+        let odds = (u64::from(permille) * BYTE / 1_000).max(1);
+        (1..=odds).contains(&self.byte(point.topic))
     }
 
     fn boxed(&self) -> Box<dyn Source> {
@@ -336,6 +389,23 @@ mod tests {
             ask(&mut Chooser::new(Recorded::new(&Schedule::default()))).iter().all(|&number| number == 0)
         );
         assert!(ask(&mut Chooser::new(FuzzBytes::new(&[]))).iter().all(|&number| number == 0));
+    }
+
+    #[test]
+    fn a_byte_more_for_delays_leaves_the_rest_alone() {
+        let faults = |bytes: &[u8]| {
+            let mut chooser = Chooser::new(FuzzBytes::new(bytes));
+            let mut faults = Vec::new();
+            for _ in 0..20 {
+                faults.push(chooser.below(Topic::Process, 0, 1_000_000));
+                let _delay = chooser.below(Topic::Delay, 1, 1_000);
+            }
+            faults
+        };
+        let bytes: Vec<u8> = (1..=60).collect();
+        let more = [&bytes[..], &[7]].concat();
+        assert_eq!(faults(&bytes), faults(&more));
+        assert!(faults(&bytes).iter().all(|&number| (1..1_000_000).contains(&number)));
     }
 
     #[test]

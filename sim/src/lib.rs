@@ -4,6 +4,7 @@
 pub mod check;
 pub mod choice;
 pub mod cli;
+pub mod fuzzed;
 pub mod history;
 pub mod machine;
 pub mod madsim;

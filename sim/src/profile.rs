@@ -4,7 +4,7 @@
 //! never gets to elect a leader shows nothing about snapshots ("swarm testing", Groce et al. 2012).
 //! All zeros give the calmest run there is: three hosts, one group, and nothing ever fails.
 
-use std::time::Duration;
+use std::{str::FromStr, time::Duration};
 
 use kotoba_db_cluster::raft::Limits;
 
@@ -76,6 +76,9 @@ pub struct NetworkFaults {
     pub partitions: u32,
     /// Messages on one link; more are lost.
     pub queue_max: u32,
+    /// Entries and parts of snapshots that are lost, in parts per million: never drawn, see
+    /// [`FailureRate`].
+    pub failed_replication: u32,
 }
 
 /// Faults of processes: weights of what happens when a fault is due.
@@ -143,9 +146,66 @@ pub enum Scale {
     Drawn,
     /// What speed is measured with: five hosts, one group, a minute, 20 operations a second.
     Benchmark,
+    /// Two to four seconds in which faults are close together, few clients, small snapshots, and a
+    /// search for a sequential explanation in every run: for fuzzers, which run thousands.
+    Short,
+}
+
+/// The share of messages with entries or parts of a snapshot that never arrive while faults happen:
+/// what `ReplicationConfig::failure_rate` of the cluster's configuration asks for. Nothing outside
+/// of the simulator honours it.
+#[derive(Clone, Copy, Debug, PartialEq, Default)]
+pub struct FailureRate(f32);
+
+impl FailureRate {
+    /// A share of 1; nothing where the number is none.
+    #[must_use]
+    pub fn new(share: f32) -> Option<Self> {
+        (0.0..=1.0).contains(&share).then_some(Self(share))
+    }
+
+    /// The option that asks a command for it; empty where none is needed.
+    pub(crate) fn option(self) -> String {
+        if self == Self::default() { String::new() } else { format!(" --failure-rate {}", self.0) }
+    }
+
+    fn parts_per_million(self) -> u32 {
+        (f64::from(self.0) * 1e6).round() as u32
+    }
+}
+
+impl FromStr for FailureRate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let share = text.parse().ok().and_then(Self::new);
+        share.ok_or_else(|| format!("{text} is no share of 1"))
+    }
+}
+
+/// What whoever starts a run decides; the rest is drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Default)]
+pub struct Setup {
+    /// How much the run holds.
+    pub scale: Scale,
+    /// How often replication fails, beside all other faults.
+    pub failure_rate: FailureRate,
+}
+
+impl From<Scale> for Setup {
+    fn from(scale: Scale) -> Self {
+        Self { scale, failure_rate: FailureRate::default() }
+    }
 }
 
 impl Profile {
+    /// Draws what `setup` leaves open.
+    pub fn of(choices: &mut Chooser, setup: Setup) -> Self {
+        let mut profile = Self::draw(choices, setup.scale);
+        profile.network.failed_replication = setup.failure_rate.parts_per_million();
+        profile
+    }
+
     /// Draws a profile.
     pub fn draw(choices: &mut Chooser, scale: Scale) -> Self {
         let mut pick = |list: &[u64]| choices.one_of(Topic::Profile, 0, list);
@@ -174,6 +234,7 @@ impl Profile {
                 late: (small(pick(&[0, 0, 50, 300, 1_000])), millis(pick(&[5, 20, 100, 700]))),
                 partitions: small(pick(&[0, 0, 10, 30])),
                 queue_max: small(pick(&[4_096, 4_096, 64, 4])),
+                failed_replication: 0,
             },
             process: ProcessFaults {
                 crashes: small(pick(&[0, 10, 30, 30])),
@@ -217,7 +278,22 @@ impl Profile {
             profile.patience = (millis(1_500), 6);
             profile.burst = 1;
         }
+        if scale == Scale::Short {
+            profile.shorten();
+        }
         profile
+    }
+
+    /// As [`Scale::Short`] says.
+    fn shorten(&mut self) {
+        self.groups = self.groups.min(2);
+        self.chaos = Duration::from_secs(1) + self.chaos / 20;
+        self.fault_every = self.fault_every.min(Duration::from_millis(300));
+        self.clients = self.clients.min(3);
+        self.think = self.think.min(Duration::from_millis(100));
+        self.burst = self.burst.min(8);
+        self.snapshot_padding = self.snapshot_padding.min(600);
+        self.judged = true;
     }
 
     /// Everything works from now on.

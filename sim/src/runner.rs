@@ -1,7 +1,7 @@
 //! Running seeds, and what comes of them.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     panic::{AssertUnwindSafe, catch_unwind},
     time::Duration,
 };
@@ -11,7 +11,7 @@ use crate::{
     choice::{Chooser, Notes, Recorded, Recorder, Schedule, Seeded, Source},
     history::TrueTime,
     machine::StateMachine,
-    profile::Scale,
+    profile::Setup,
     situations::Situations,
     trace::Trace,
     world::World,
@@ -20,11 +20,18 @@ use crate::{
 thread_local! {
     /// Where the last panic of this thread happened.
     static PANICKED: RefCell<Option<String>> = const { RefCell::new(None) };
+    /// Whether this thread is in a run, whose panics are told by its outcome.
+    static RUNNING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Lets panics be told as what failed, instead of printed: the engine's assertions are checks.
+/// Lets panics inside of runs be told as what failed, instead of printed: the engine's assertions
+/// are checks. Other panics are printed, as before.
 pub fn silence_panics() {
-    std::panic::set_hook(Box::new(|info| {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if !RUNNING.get() {
+            return before(info);
+        }
         let place = info.location().map(|place| format!("{}:{}", place.file(), place.line()));
         PANICKED.with(|panicked| *panicked.borrow_mut() = place);
     }));
@@ -71,7 +78,9 @@ impl Outcome {
 
 /// Runs a world to its end. A panic of the engine is a violation like any other.
 pub fn run_world<M: StateMachine>(world: &mut World<M>) -> Outcome {
+    RUNNING.set(true);
     let caught = catch_unwind(AssertUnwindSafe(|| world.run()));
+    RUNNING.set(false);
     let panic = caught.err().map(|panic| {
         let message = panic
             .downcast_ref::<String>()
@@ -87,33 +96,36 @@ pub fn run_world<M: StateMachine>(world: &mut World<M>) -> Outcome {
 
 /// Runs one seed.
 #[must_use]
-pub fn run_seed<M: StateMachine>(seed: u64, scale: Scale) -> Outcome {
-    run_source::<M>(Seeded::new(seed), scale)
+pub fn run_seed<M: StateMachine>(seed: u64, setup: impl Into<Setup>) -> Outcome {
+    run_source::<M>(Seeded::new(seed), setup)
 }
 
 /// Runs the choices of a source.
 #[must_use]
-pub fn run_source<M: StateMachine>(source: impl Source + 'static, scale: Scale) -> Outcome {
-    run_world(&mut World::<M>::new(Chooser::new(source), scale, Trace::hashing()))
+pub fn run_source<M: StateMachine>(source: impl Source + 'static, setup: impl Into<Setup>) -> Outcome {
+    run_world(&mut World::<M>::new(Chooser::new(source), setup, Trace::hashing()))
 }
 
 /// Runs one seed and notes its choices.
 #[must_use]
-pub fn record_seed<M: StateMachine>(seed: u64, scale: Scale) -> (Outcome, Schedule) {
+pub fn record_seed<M: StateMachine>(seed: u64, setup: impl Into<Setup>) -> (Outcome, Schedule) {
     let (recorder, notes): (Recorder, Notes) = Recorder::new(Seeded::new(seed));
-    let outcome = run_source::<M>(recorder, scale);
+    let outcome = run_source::<M>(recorder, setup);
     (outcome, notes.schedule())
 }
 
 /// Runs a schedule.
 #[must_use]
-pub fn run_schedule<M: StateMachine>(schedule: &Schedule, scale: Scale) -> Outcome {
-    run_source::<M>(Recorded::new(schedule), scale)
+pub fn run_schedule<M: StateMachine>(schedule: &Schedule, setup: impl Into<Setup>) -> Outcome {
+    run_source::<M>(Recorded::new(schedule), setup)
 }
 
 /// Runs a world with a trace that can be read, up to a moment, or to its end.
-pub fn read_world<M: StateMachine>(source: impl Source + 'static, scale: Scale) -> (Outcome, World<M>) {
-    let mut world = World::<M>::new(Chooser::new(source), scale, Trace::reading());
+pub fn read_world<M: StateMachine>(
+    source: impl Source + 'static,
+    setup: impl Into<Setup>,
+) -> (Outcome, World<M>) {
+    let mut world = World::<M>::new(Chooser::new(source), setup, Trace::reading());
     let outcome = run_world(&mut world);
     (outcome, world)
 }
@@ -130,8 +142,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        choice::Topic,
+        choice::{Point, Topic},
         machine::{ExactlyOnce, Machine, Registers},
+        profile::{FailureRate, Scale},
+        situations::Situation,
     };
 
     /// A machine whose state is one part only, and which a calm client never reads.
@@ -191,5 +205,39 @@ mod tests {
         let outcomes: Vec<_> = (0..12).map(groups).collect();
         assert!(outcomes.iter().any(|(groups, _)| *groups > 1), "some runs have several groups");
         assert!(outcomes.iter().all(|(_, violation)| violation.is_none()), "{outcomes:?}");
+    }
+    /// A source that is calm about everything but the failures of replication.
+    #[derive(Clone, Debug)]
+    struct OnlyReplicationFails(Seeded);
+
+    impl Source for OnlyReplicationFails {
+        fn number(&mut self, point: Point, below: u64) -> u64 {
+            let asks = point.topic == Topic::Client || (point.topic == Topic::Message && below == 1_000_000);
+            if asks { self.0.number(point, below) } else { 0 }
+        }
+
+        fn boxed(&self) -> Box<dyn Source> {
+            Box::new(self.clone())
+        }
+    }
+
+    #[test]
+    fn replication_fails_at_the_rate_that_was_asked_for() {
+        let run = |share| {
+            let failure_rate = FailureRate::new(share).expect("a share");
+            let setup = Setup { scale: Scale::Short, failure_rate };
+            let outcome = run_source::<ExactlyOnce<Registers>>(OnlyReplicationFails(Seeded::new(1)), setup);
+            assert_eq!(outcome.violation, None, "{share}");
+            let of = |situation| outcome.situations.of(situation);
+            (of(Situation::MessageLost), of(Situation::WriteAnswered))
+        };
+        let (lost, all) = run(0.0);
+        assert_eq!(lost, 0);
+        let (lost, answered) = run(0.3);
+        assert!(lost > 0 && answered > 0, "{lost} lost, {answered} answered");
+        // Nothing is replicated until faults are over.
+        let (lost, answered) = run(1.0);
+        assert!(lost > 0 && answered < all / 2, "{lost} lost, {answered} of {all} answered");
+        assert_eq!(FailureRate::new(1.5), None);
     }
 }

@@ -130,8 +130,9 @@ pub struct ReplicationConfig {
     pub full_sync_interval: Duration,
     /// How long a node must be silent before its replicas are reported as missing.
     pub node_failure_timeout: Duration,
-    /// The share of operations that a simulator makes fail. **Fault injection only: a production
-    /// node ignores it.**
+    /// Fault injection: the share of replication messages that a simulator lets fail (`kotoba-sim run
+    /// --failure-rate`). **A node ignores it**, in production and everywhere else; it is checked to be
+    /// a share of 1 and nothing reads it.
     pub failure_rate: f32,
 }
 

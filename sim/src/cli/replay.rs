@@ -11,8 +11,9 @@ use super::{
     output,
 };
 use crate::{
-    choice::{Recorded, Schedule, Seeded},
-    profile::Scale,
+    choice::{Recorded, Recorder, Schedule, Seeded, Source},
+    fuzzed::{self, Replicated},
+    profile::{FailureRate, Scale, Setup},
     runner::{self, Outcome},
     trace::{Kind, Line},
 };
@@ -20,17 +21,29 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// The seed.
-    #[arg(required_unless_present = "schedule", conflicts_with = "schedule")]
+    #[arg(required_unless_present_any = ["schedule", "fuzz_bytes"], conflicts_with = "schedule")]
     seed: Option<u64>,
     /// A schedule that `shrink` wrote.
     #[arg(long)]
     schedule: Option<PathBuf>,
+    /// An input of the fuzz target `world`; it says itself what is replicated.
+    #[arg(long, conflicts_with_all = ["seed", "schedule", "machine", "benchmark", "short"])]
+    fuzz_bytes: Option<PathBuf>,
+    /// Where the schedule of that input is written.
+    #[arg(long, requires = "fuzz_bytes")]
+    to: Option<PathBuf>,
     /// What is replicated.
     #[arg(long, value_enum, default_value_t)]
     machine: MachineName,
     /// The seed is one of a benchmark.
     #[arg(long)]
     benchmark: bool,
+    /// The schedule is one of the fuzz target `world`.
+    #[arg(long, conflicts_with = "benchmark")]
+    short: bool,
+    /// The run's failure rate, where it had one.
+    #[arg(long, default_value = "0")]
+    failure_rate: FailureRate,
     /// Leave out messages.
     #[arg(long)]
     brief: bool,
@@ -42,19 +55,54 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
     runner::silence_panics();
     super::mutants::activate(arguments.mutant.as_deref())?;
-    let scale = if arguments.benchmark { Scale::Benchmark } else { Scale::Drawn };
-    let schedule = arguments.schedule.as_ref().map(|path| read_schedule(path)).transpose()?;
-    let (outcome, lines) = with_machine!(arguments.machine, M => {
-        let (outcome, world) = match (&schedule, arguments.seed) {
-            (Some(schedule), _) => runner::read_world::<M>(Recorded::new(schedule), scale),
-            (None, seed) => runner::read_world::<M>(Seeded::new(seed.unwrap_or_default()), scale),
-        };
+    let run = Run::of(arguments)?;
+    let (recorder, notes) = Recorder::new(run.source);
+    let (outcome, lines) = with_machine!(run.machine, M => {
+        let (outcome, world) = runner::read_world::<M>(recorder, run.setup);
         (outcome, world.trace().lines().to_vec())
     });
     for line in lines.iter().filter(|line| !arguments.brief || line.kind != Kind::Message) {
         output::data(&show(line));
     }
+    if let Some(path) = &arguments.to {
+        write_schedule(path, &notes.schedule())?;
+        let (path, machine) = (path.display(), run.machine.name());
+        output::talk(&format!(
+            "its schedule: cargo run --release -p kotoba-sim -- replay --schedule {path} --machine {machine} --short"
+        ));
+    }
     conclude(&outcome)
+}
+
+/// What is run.
+struct Run {
+    source: Box<dyn Source>,
+    machine: MachineName,
+    setup: Setup,
+}
+
+impl Run {
+    fn of(arguments: &Arguments) -> Result<Self, CommandError> {
+        let machine = arguments.machine;
+        let scale = match (arguments.benchmark, arguments.short) {
+            (true, _) => Scale::Benchmark,
+            (false, true) => Scale::Short,
+            (false, false) => Scale::Drawn,
+        };
+        if let Some(path) = &arguments.fuzz_bytes {
+            let (replicated, choices) = fuzzed::read(&fs::read(path).map_err(unreadable(path))?);
+            let machine = match replicated {
+                Replicated::Registers => MachineName::Registers,
+                Replicated::Graph => MachineName::Graph,
+            };
+            return Ok(Self { source: Box::new(choices), machine, setup: fuzzed::SCALE.into() });
+        }
+        let source: Box<dyn Source> = match &arguments.schedule {
+            Some(path) => Box::new(Recorded::new(&read_schedule(path)?)),
+            None => Box::new(Seeded::new(arguments.seed.unwrap_or_default())),
+        };
+        Ok(Self { source, machine, setup: Setup { scale, failure_rate: arguments.failure_rate } })
+    }
 }
 
 fn show(line: &Line) -> String {
@@ -79,8 +127,18 @@ fn conclude(outcome: &Outcome) -> Result<(), CommandError> {
 
 /// Reads a schedule from a file.
 pub(super) fn read_schedule(path: &Path) -> Result<Schedule, CommandError> {
-    let text = fs::read_to_string(path)
-        .map_err(|error| CommandError::new(format!("{} cannot be read: {error}", path.display())))?;
+    let text = fs::read_to_string(path).map_err(unreadable(path))?;
     serde_json::from_str(&text)
         .map_err(|error| CommandError::new(format!("{} is no schedule: {error}", path.display())))
+}
+
+/// Writes a schedule to a file.
+pub(super) fn write_schedule(path: &Path, schedule: &Schedule) -> Result<(), CommandError> {
+    let text = serde_json::to_string(schedule).expect("a schedule is plain data");
+    fs::write(path, text)
+        .map_err(|error| CommandError::new(format!("{} cannot be written: {error}", path.display())))
+}
+
+fn unreadable(path: &Path) -> impl FnOnce(std::io::Error) -> CommandError {
+    move |error| CommandError::new(format!("{} cannot be read: {error}", path.display()))
 }

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     madsim::launch,
-    profile::Scale,
+    profile::{FailureRate, Scale, Setup},
     runner::{self, Outcome, cpu_time},
     situations::Situations,
 };
@@ -43,6 +43,10 @@ pub(super) struct Arguments {
     /// Five hosts, one group, a minute of faults: what speed is measured with.
     #[arg(long)]
     benchmark: bool,
+    /// How often replication fails, beside all other faults: a share of 1. What
+    /// `ReplicationConfig::failure_rate` says, which only a simulator honours.
+    #[arg(long, default_value = "0")]
+    failure_rate: FailureRate,
     /// Threads. A seed is the same run however many there are.
     #[arg(long)]
     jobs: Option<NonZeroUsize>,
@@ -97,6 +101,9 @@ struct Total {
 pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
     match arguments.engine {
         Engine::World => run_in_world(arguments),
+        Engine::Madsim if arguments.failure_rate != FailureRate::default() => {
+            Err(CommandError::new("only the engine `world` lets replication fail at a rate"))
+        }
         Engine::Madsim => run_in_madsim(arguments),
     }
 }
@@ -214,8 +221,8 @@ fn run_all(arguments: &Arguments) -> Total {
 }
 
 fn run_seed(arguments: &Arguments, seed: u64) -> Outcome {
-    let scale = arguments.scale();
-    with_machine!(arguments.machine, M => runner::run_seed::<M>(seed, scale))
+    let setup = Setup { scale: arguments.scale(), failure_rate: arguments.failure_rate };
+    with_machine!(arguments.machine, M => runner::run_seed::<M>(seed, setup))
 }
 
 impl Arguments {
@@ -237,12 +244,13 @@ impl Total {
         self.situations.add(&outcome.situations);
         if let Some(violation) = outcome.violation {
             let benchmark = if arguments.benchmark { " --benchmark" } else { "" };
+            let failure_rate = arguments.failure_rate.option();
             let machine = arguments.machine.name();
             self.failures.push(Failure {
                 seed,
                 check: violation.check.to_string(),
                 replay: format!(
-                    "cargo run --release -p kotoba-sim -- replay {seed} --machine {machine}{benchmark}"
+                    "cargo run --release -p kotoba-sim -- replay {seed} --machine {machine}{benchmark}{failure_rate}"
                 ),
                 message: violation.message,
             });

@@ -48,7 +48,7 @@ use crate::{
     choice::Chooser,
     history::{History, TrueTime},
     machine::StateMachine,
-    profile::{Profile, Scale},
+    profile::{Profile, Setup},
     situations::Situations,
     trace::{Kind, Line, Trace},
 };
@@ -122,8 +122,8 @@ pub struct World<M: StateMachine> {
 
 impl<M: StateMachine> World<M> {
     /// A world at its beginning.
-    pub fn new(mut choices: Chooser, scale: Scale, trace: Trace) -> Self {
-        let profile = Profile::draw(&mut choices, scale);
+    pub fn new(mut choices: Chooser, setup: impl Into<Setup>, trace: Trace) -> Self {
+        let profile = Profile::of(&mut choices, setup.into());
         let spare = if profile.administration.resizes > 0 { 2 } else { 0 };
         let mut world = Self {
             now: 0,

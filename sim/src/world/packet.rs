@@ -18,6 +18,13 @@ pub(crate) enum Packet {
     Beats(Vec<GroupMessage>),
 }
 
+impl Packet {
+    /// Whether it carries entries or a part of a snapshot.
+    pub(crate) fn replicates(&self) -> bool {
+        matches!(self, Self::Message(_, Cargo::Entries(_) | Cargo::Chunk(_)))
+    }
+}
+
 /// The bytes of a message.
 #[derive(Clone, Debug)]
 pub(crate) enum Cargo {

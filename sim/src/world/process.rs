@@ -385,6 +385,9 @@ impl<M: StateMachine> World<M> {
 
     fn transmit(&mut self, from: usize, peer: PeerId, packet: Packet) {
         let Some(&to) = self.peers.get(&peer) else { return };
+        if packet.replicates() && self.replication_fails(from, to) {
+            return self.situations.count(Situation::MessageLost);
+        }
         let fate = self.network.send(&mut self.choices, &self.profile.network, (from, to));
         match fate {
             Fate::Lost => self.situations.count(Situation::MessageLost),
@@ -402,6 +405,12 @@ impl<M: StateMachine> World<M> {
                 self.agenda.plan(self.now + first, Event::Deliver { from, to, peer, sent: self.now, packet });
             }
         }
+    }
+
+    fn replication_fails(&mut self, from: usize, to: usize) -> bool {
+        let failed = u64::from(self.profile.network.failed_replication);
+        let number = self.network.number(from, to);
+        failed > 0 && (1..=failed).contains(&self.choices.below(Topic::Message, number, 1_000_000))
     }
 
     /// A message arrives.
