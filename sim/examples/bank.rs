@@ -20,11 +20,11 @@ use std::{collections::BTreeMap, fmt::Debug, ops::Range, process::ExitCode};
 use clap::Parser;
 use kotoba_sim::{
     check::Violation,
-    choice::{Chooser, Recorded, Schedule, Topic},
+    choice::{Chooser, Recorded, Seeded, Topic},
     machine::{ExactlyOnce, Machine},
     profile::Scale,
     runner,
-    shrink::shrink,
+    shrink::Effort,
     trace::{Kind, Line},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -33,8 +33,6 @@ const ACCOUNTS: u64 = 6;
 const FIRST_BALANCE: i64 = 100;
 const DAILY_LIMIT: i64 = 60;
 
-/// Runs of the world that making a failure small may take.
-const SHRINKING_RUNS: u64 = 300;
 /// Last events of a failure that are shown, messages aside.
 const SHOWN: usize = 15;
 
@@ -191,40 +189,36 @@ fn main() -> ExitCode {
 
 /// Runs seeds until one fails.
 fn run<S: Sent>(arguments: &Arguments) -> ExitCode {
-    let Some((seed, violation, schedule)) = find::<S>(arguments.from..arguments.from + arguments.seeds)
-    else {
+    let Some((seed, violation)) = find::<S>(arguments.from..arguments.from + arguments.seeds) else {
         println!("{} seeds passed", arguments.seeds);
         return ExitCode::SUCCESS;
     };
     println!("seed {seed} fails: {violation}");
-    explain::<S>(&schedule, arguments.full);
+    explain::<S>(seed, arguments.full);
     let bug = if arguments.bug { "--bug " } else { "" };
     println!("all of it, messages too:");
     println!("  cargo run --release -p kotoba-sim --example bank -- {bug}--from {seed} --seeds 1 --full");
     ExitCode::FAILURE
 }
 
-/// The first seed that fails, what did not hold, and all that was left to chance in that run.
-fn find<S: Sent>(seeds: Range<u64>) -> Option<(u64, Violation, Schedule)> {
+/// The first seed that fails, and what did not hold.
+fn find<S: Sent>(seeds: Range<u64>) -> Option<(u64, Violation)> {
     seeds.into_iter().find_map(|seed| {
-        let (outcome, schedule) = runner::record_seed::<ExactlyOnce<Bank<S>>>(seed, Scale::Drawn);
-        outcome.violation.map(|violation| (seed, violation, schedule))
+        let outcome = runner::run_seed::<ExactlyOnce<Bank<S>>>(seed, Scale::Drawn);
+        outcome.violation.map(|violation| (seed, violation))
     })
 }
 
 /// Makes a failure small and shows how it ends.
-fn explain<S: Sent>(schedule: &Schedule, full: bool) {
-    let fails = |schedule: &Schedule| {
-        let outcome = runner::run_schedule::<ExactlyOnce<Bank<S>>>(schedule, Scale::Drawn);
-        outcome.violation.map(|violation| violation.check)
-    };
-    let Some(check) = fails(schedule) else {
-        println!("its schedule does not fail: the run depends on something beside its seed");
+fn explain<S: Sent>(seed: u64, full: bool) {
+    let seeded = Seeded::new(seed);
+    let Some(small) = runner::shrink::<ExactlyOnce<Bank<S>>>(seeded, Scale::Drawn, Effort::default()) else {
+        println!("it does not fail again: the run depends on something beside its seed");
         return;
     };
-    let small = shrink(schedule, check, SHRINKING_RUNS, fails).schedule;
-    println!("{} of its {} choices suffice; how it ends:", small.choices.len(), schedule.choices.len());
-    let (_, world) = runner::read_world::<ExactlyOnce<Bank<S>>>(Recorded::new(&small), Scale::Drawn);
+    println!("{} of its {} choices suffice; how it ends:", small.schedule.choices.len(), small.before);
+    let recorded = Recorded::new(&small.schedule);
+    let (_, world) = runner::read_world::<ExactlyOnce<Bank<S>>>(recorded, Scale::Drawn);
     let shown = |line: &&Line| full || line.kind != Kind::Message;
     let lines: Vec<_> = world.trace().lines().iter().filter(shown).collect();
     let skipped = if full { 0 } else { lines.len().saturating_sub(SHOWN) };

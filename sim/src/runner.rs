@@ -12,6 +12,7 @@ use crate::{
     history::TrueTime,
     machine::StateMachine,
     profile::Setup,
+    shrink::{Attempt, Effort, shrink as cut},
     situations::Situations,
     trace::Trace,
     world::World,
@@ -78,8 +79,18 @@ impl Outcome {
 
 /// Runs a world to its end. A panic of the engine is a violation like any other.
 pub fn run_world<M: StateMachine>(world: &mut World<M>) -> Outcome {
+    run_world_until(world, TrueTime::MAX)
+}
+
+fn run_world_until<M: StateMachine>(world: &mut World<M>, until: TrueTime) -> Outcome {
     RUNNING.set(true);
-    let caught = catch_unwind(AssertUnwindSafe(|| world.run()));
+    let caught = catch_unwind(AssertUnwindSafe(|| {
+        if Duration::from_nanos(until) < world.profile().chaos {
+            world.run_until(until);
+        } else {
+            world.run();
+        }
+    }));
     RUNNING.set(false);
     let panic = caught.err().map(|panic| {
         let message = panic
@@ -118,6 +129,54 @@ pub fn record_seed<M: StateMachine>(seed: u64, setup: impl Into<Setup>) -> (Outc
 #[must_use]
 pub fn run_schedule<M: StateMachine>(schedule: &Schedule, setup: impl Into<Setup>) -> Outcome {
     run_source::<M>(Recorded::new(schedule), setup)
+}
+
+/// Runs the choices of a source and notes those that are not calm. A run that goes beyond `until`
+/// while faults still happen ends there: whoever shrinks does not care how it would have gone on.
+#[must_use]
+pub fn attempt<M: StateMachine>(
+    source: impl Source + 'static,
+    setup: impl Into<Setup>,
+    until: TrueTime,
+) -> Attempt {
+    let (recorder, notes) = Recorder::new(source);
+    let mut world = World::<M>::new(Chooser::new(recorder), setup, Trace::hashing());
+    let outcome = run_world_until(&mut world, until);
+    Attempt {
+        check: outcome.violation.map(|violation| violation.check),
+        choices: notes.schedule().choices,
+        events: outcome.events,
+        at: world.now(),
+    }
+}
+
+/// A failing run, made small.
+#[derive(Clone, Debug)]
+pub struct Small {
+    /// What fails in it.
+    pub violation: Violation,
+    /// The choices there were.
+    pub before: usize,
+    /// The choices that are left.
+    pub schedule: Schedule,
+    /// How often the world was run for it.
+    pub runs: u64,
+}
+
+/// Makes a run small: the fewest choices that fail the same check. Nothing where it does not fail.
+#[must_use]
+pub fn shrink<M: StateMachine>(
+    source: impl Source + 'static,
+    setup: impl Into<Setup>,
+    effort: Effort,
+) -> Option<Small> {
+    let setup = setup.into();
+    let first = attempt::<M>(source, setup, TrueTime::MAX);
+    let (check, before) = (first.check?, first.choices.len());
+    let run = |source, until| attempt::<M>(source, setup, until);
+    let shrunk = cut(&Schedule { choices: first.choices }, check, effort, &run);
+    let violation = run_schedule::<M>(&shrunk.schedule, setup).violation?;
+    Some(Small { violation, before, schedule: shrunk.schedule, runs: shrunk.runs })
 }
 
 /// Runs a world with a trace that can be read, up to a moment, or to its end.

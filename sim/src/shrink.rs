@@ -2,12 +2,33 @@
 //! makes the failure go away (Zeller and Hildebrandt, "Simplifying and isolating failure-inducing
 //! input", 2002).
 //!
-//! Whole topics go first (all delays, all faults of disks, ...), then ever smaller pieces, then the
-//! numbers that are left are made smaller. A run that fails another check is another failure.
+//! What goes is tried from coarse to fine: all of a topic (all delays, all flips of bits), all of a
+//! host, a link or a client, each choice of the profile, all of a fault or of a client's turn, then
+//! pieces of the rest, from halves to single choices. Every success is replaced by what the run
+//! really asked for up to the failure, so what comes later, and what nobody asks for any more, goes
+//! by itself.
+//!
+//! Some failures need luck more than they need any one choice: without the ten thousand delays
+//! around it, the same story meets another time-out. So where cutting alone leaves many, the run is
+//! also drawn again, with the profile and the topics that are left and everything else calm
+//! ([`Redraw`]), and the smallest run that fails the same check goes on. A run that fails another
+//! check is another failure.
+//!
+//! Runs are tried on several threads, yet the result is that of trying them one after the other.
+
+mod cuts;
+mod redraw;
+mod words;
+
+pub use redraw::Redraw;
+pub use words::in_words;
+
+use std::collections::BTreeSet;
 
 use crate::{
     check::Check,
-    choice::{Choice, Schedule, Topic},
+    choice::{Choice, Point, Recorded, Schedule, Source, Topic},
+    history::TrueTime,
 };
 
 /// A schedule that was made small.
@@ -19,132 +40,279 @@ pub struct Shrunk {
     pub runs: u64,
 }
 
-/// Makes a schedule small. `fails` runs one and says which check fails; at most `runs_max` times.
-pub fn shrink(
-    schedule: &Schedule,
-    check: Check,
-    runs_max: u64,
-    mut fails: impl FnMut(&Schedule) -> Option<Check>,
-) -> Shrunk {
-    let mut search =
-        Search { choices: schedule.choices.clone(), runs: 0, runs_max, fails: &mut fails, check };
-    search.drop_topics();
-    loop {
-        let before = search.choices.len();
-        search.drop_pieces();
-        if search.choices.len() == before || search.is_over() {
-            break;
-        }
+/// What came of trying a run.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// The check that failed, if one did.
+    pub check: Option<Check>,
+    /// The choices that were made and are not calm.
+    pub choices: Vec<Choice>,
+    /// Events, the measure of effort.
+    pub events: u64,
+    /// When the run ended.
+    pub at: TrueTime,
+}
+
+/// How much effort shrinking may take. All but the threads decide the result.
+#[derive(Clone, Copy, Debug)]
+pub struct Effort {
+    /// Runs, at most.
+    pub runs: u64,
+    /// Events in all runs together, at most.
+    pub events: u64,
+    /// Threads.
+    pub jobs: usize,
+}
+
+impl Default for Effort {
+    /// Most of a minute on one core, with as many threads as there are cores.
+    fn default() -> Self {
+        let jobs = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+        Self { runs: 20_000, events: 30_000_000, jobs }
     }
-    search.lower_numbers();
-    Shrunk { schedule: Schedule { choices: search.choices }, runs: search.runs }
+}
+
+/// Runs the choices of a source and says what came of it. The run may end at the time given, failed
+/// or not.
+pub type Run<'a> = &'a (dyn Fn(Box<dyn Source>, TrueTime) -> Attempt + Sync);
+
+/// Makes a schedule small that fails `check`.
+pub fn shrink(schedule: &Schedule, check: Check, effort: Effort, run: Run<'_>) -> Shrunk {
+    let mut search = Search {
+        best: schedule.choices.clone(),
+        until: TrueTime::MAX,
+        check,
+        spent: Spent::default(),
+        effort,
+        run,
+    };
+    // The run itself first, to know when it fails.
+    let attempts = search.try_together(&[Trial::Cut(search.best.clone())]);
+    for attempt in attempts.into_iter().filter(|attempt| attempt.check == Some(check)) {
+        search.spend(&attempt);
+        search.adopt(attempt);
+        search.work();
+    }
+    Shrunk { schedule: Schedule { choices: search.best }, runs: search.spent.runs }
+}
+
+/// A choice by its place.
+type Key = (Point, u32);
+
+fn key(choice: &Choice) -> Key {
+    (choice.point, choice.nth)
+}
+
+/// Below this many choices each is worth a run of its own.
+const FEW: usize = 400;
+/// With at most this many, nothing is drawn again.
+const SMALL: usize = 40;
+/// Runs drawn again at a time; the smallest that fails is taken.
+const DRAWN_TOGETHER: u64 = 24;
+
+/// A run to try.
+#[derive(Clone, Debug)]
+enum Trial {
+    Cut(Vec<Choice>),
+    Redraw(Box<Redraw>),
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Spent {
+    runs: u64,
+    events: u64,
 }
 
 struct Search<'a> {
-    choices: Vec<Choice>,
-    runs: u64,
-    runs_max: u64,
-    fails: &'a mut dyn FnMut(&Schedule) -> Option<Check>,
+    best: Vec<Choice>,
+    /// Later than this a candidate's run need not go.
+    until: TrueTime,
     check: Check,
+    spent: Spent,
+    effort: Effort,
+    run: Run<'a>,
 }
 
 impl Search<'_> {
-    fn is_over(&self) -> bool {
-        self.runs >= self.runs_max
-    }
-
-    /// Keeps these choices, if they fail the same way.
-    fn keep(&mut self, choices: Vec<Choice>) -> bool {
-        if self.is_over() {
-            return false;
-        }
-        self.runs += 1;
-        let candidate = Schedule { choices };
-        let same = (self.fails)(&candidate) == Some(self.check);
-        if same {
-            self.choices = candidate.choices;
-        }
-        same
-    }
-
-    fn drop_topics(&mut self) {
-        let mut topics: Vec<Topic> = self.choices.iter().map(|choice| choice.point.topic).collect();
-        topics.sort_unstable();
-        topics.dedup();
-        // What most choices are about goes first.
-        topics.sort_by_key(|topic| {
-            std::cmp::Reverse(self.choices.iter().filter(|choice| choice.point.topic == *topic).count())
-        });
-        for topic in topics {
-            let left = self.choices.iter().copied().filter(|choice| choice.point.topic != topic).collect();
-            self.keep(left);
-        }
-    }
-
-    /// One pass over the choices, in pieces from half of them down to single ones. The last ones
-    /// first: what comes late matters least for how the run got there.
-    fn drop_pieces(&mut self) {
-        let mut size = (self.choices.len() / 2).max(1);
+    fn work(&mut self) {
+        let mut salt = 0;
         loop {
-            let mut end = self.choices.len();
-            while end > 0 && !self.is_over() {
-                let start = end.saturating_sub(size);
-                let mut left = self.choices.clone();
-                left.drain(start..end.min(left.len()));
-                self.keep(left);
-                end = start;
+            let before = self.best.len();
+            self.cut_coarsely();
+            if self.best.len() > SMALL {
+                self.draw_again(&mut salt);
             }
-            if size == 1 || self.is_over() {
+            if self.best.len() >= before || self.is_over() {
+                break;
+            }
+        }
+        self.cut_finely();
+        self.lower_numbers();
+        self.cut_finely();
+    }
+
+    fn is_over(&self) -> bool {
+        self.spent.runs >= self.effort.runs || self.spent.events >= self.effort.events
+    }
+
+    /// Coarse pieces, until they do not help any more.
+    fn cut_coarsely(&mut self) {
+        loop {
+            let before = self.best.len();
+            self.cut_all(&cuts::topics(&self.best));
+            self.cut_all(&cuts::lesser_halves(&self.best));
+            self.cut_all(&cuts::places(&self.best));
+            self.cut_all(&cuts::singles_of(&self.best, Topic::Profile));
+            self.cut_all(&cuts::turns(&self.best));
+            let mut pieces = 2;
+            while pieces <= 64 && pieces <= self.best.len() {
+                self.cut_all(&cuts::pieces(&self.best, pieces));
+                pieces *= 2;
+            }
+            // Once more as long as it is worth it.
+            if self.is_over() || self.best.len() * 10 >= before * 9 {
                 return;
             }
-            size /= 2;
+        }
+    }
+
+    /// Single choices, until none can go.
+    fn cut_finely(&mut self) {
+        loop {
+            let before = self.best.len();
+            let mut pieces = 2;
+            while pieces < self.best.len() {
+                self.cut_all(&cuts::pieces(&self.best, pieces));
+                pieces *= 2;
+            }
+            if self.best.len() <= FEW {
+                self.cut_all(&cuts::pieces(&self.best, self.best.len()));
+            }
+            if self.best.len() == before || self.is_over() {
+                return;
+            }
+        }
+    }
+
+    /// Tries to take each of these out, one after the other.
+    fn cut_all(&mut self, cuts: &[BTreeSet<Key>]) {
+        let mut next = 0;
+        while next < cuts.len() && !self.is_over() {
+            // Each as if those before it fail; after a success those behind it are cut from what is left.
+            let mut trials = Vec::new();
+            let mut end = next;
+            while end < cuts.len() && trials.len() < self.jobs() {
+                let left: Vec<Choice> =
+                    self.best.iter().filter(|choice| !cuts[end].contains(&key(choice))).copied().collect();
+                end += 1;
+                if left.len() < self.best.len() {
+                    trials.push((end, Trial::Cut(left)));
+                }
+            }
+            let (ends, trials): (Vec<_>, Vec<_>) = trials.into_iter().unzip();
+            next = self.first(&trials).map_or(end, |success| ends[success]);
+        }
+    }
+
+    /// Draws runs again with what is left of the profile and the topics; takes the smallest.
+    fn draw_again(&mut self, salt: &mut u64) {
+        for thin in [1, 2, 4] {
+            if self.is_over() {
+                return;
+            }
+            let trials: Vec<_> = (0..DRAWN_TOGETHER)
+                .map(|at| Trial::Redraw(Box::new(Redraw::like(&self.best, *salt + at, thin))))
+                .collect();
+            *salt += DRAWN_TOGETHER;
+            let mut attempts = Vec::new();
+            for some in trials.chunks(self.jobs()) {
+                attempts.extend(self.try_together(some));
+            }
+            attempts.iter().for_each(|attempt| self.spend(attempt));
+            attempts.retain(|attempt| self.improves(attempt));
+            if let Some(smallest) = attempts.into_iter().min_by_key(|attempt| attempt.choices.len()) {
+                self.adopt(smallest);
+            }
         }
     }
 
     fn lower_numbers(&mut self) {
-        for at in 0..self.choices.len() {
-            while let Some(number) = self.choices.get(at).map(|choice| choice.number)
+        for at in 0..self.best.len() {
+            let lower = |choices: &[Choice], number| {
+                let mut lower = choices.to_vec();
+                lower[at].number = number;
+                Trial::Cut(lower)
+            };
+            while let Some(number) = self.best.get(at).map(|choice| choice.number)
                 && number > 1
             {
-                let mut lower = self.choices.clone();
-                lower[at].number = number / 2;
-                if !self.keep(lower) {
+                let mut trials = vec![lower(&self.best, 1)];
+                if number > 3 {
+                    trials.push(lower(&self.best, number / 2));
+                }
+                if self.is_over() || self.first(&trials).is_none() {
                     break;
                 }
             }
         }
     }
+
+    fn jobs(&self) -> usize {
+        self.effort.jobs.max(1)
+    }
+
+    /// Tries runs in order and takes the first that is an improvement. Returns which.
+    fn first(&mut self, trials: &[Trial]) -> Option<usize> {
+        for (begin, some) in trials.chunks(self.jobs()).enumerate() {
+            for (at, attempt) in self.try_together(some).into_iter().enumerate() {
+                self.spend(&attempt);
+                if self.improves(&attempt) {
+                    self.adopt(attempt);
+                    return Some(begin * self.jobs() + at);
+                }
+            }
+        }
+        None
+    }
+
+    fn spend(&mut self, attempt: &Attempt) {
+        self.spent.runs += 1;
+        self.spent.events += attempt.events;
+    }
+
+    fn improves(&self, attempt: &Attempt) -> bool {
+        let size = |choices: &[Choice]| {
+            (choices.len(), choices.iter().map(|choice| u128::from(choice.number)).sum::<u128>())
+        };
+        attempt.check == Some(self.check) && size(&attempt.choices) < size(&self.best)
+    }
+
+    fn adopt(&mut self, attempt: Attempt) {
+        self.best = attempt.choices;
+        self.until = attempt.at + attempt.at / 2 + SLACK_NANOS;
+    }
+
+    fn try_together(&self, trials: &[Trial]) -> Vec<Attempt> {
+        let (run, until) = (self.run, self.until);
+        let source = |trial: &Trial| -> Box<dyn Source> {
+            match trial {
+                Trial::Cut(choices) => Box::new(Recorded::new(&Schedule { choices: choices.clone() })),
+                Trial::Redraw(redraw) => redraw.boxed(),
+            }
+        };
+        if let [trial] = trials {
+            return vec![run(source(trial), until)];
+        }
+        std::thread::scope(|scope| {
+            let threads: Vec<_> =
+                trials.iter().map(|trial| scope.spawn(move || run(source(trial), until))).collect();
+            threads.into_iter().map(|thread| thread.join().expect("a run's panics are caught")).collect()
+        })
+    }
 }
+
+/// A candidate may fail this much later than what it was cut from, besides half of its time.
+const SLACK_NANOS: TrueTime = 2_000_000_000;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::choice::Point;
-
-    #[test]
-    fn what_is_not_needed_goes_and_what_is_stays() {
-        let choice = |topic, nth, number| Choice { point: Point { topic, of: 0 }, nth, number };
-        let choices: Vec<_> = (0..200)
-            .map(|nth| choice(if nth % 3 == 0 { Topic::Delay } else { Topic::Process }, nth, 1_000))
-            .collect();
-        // Fails where two certain choices are there, one of them at least 10.
-        let fails = |schedule: &Schedule| {
-            let has = |nth, least| schedule.choices.iter().any(|c| c.nth == nth && c.number >= least);
-            (has(50, 10) && has(121, 1)).then_some(Check::LogMatching)
-        };
-        let shrunk = shrink(&Schedule { choices }, Check::LogMatching, 10_000, fails);
-        let left: Vec<_> = shrunk.schedule.choices.iter().map(|choice| (choice.nth, choice.number)).collect();
-        assert_eq!(left, [(50, 15), (121, 1)]);
-        assert!(shrunk.runs < 200, "{} runs", shrunk.runs);
-    }
-
-    #[test]
-    fn another_failure_is_not_taken_for_the_same() {
-        let choices = vec![Choice { point: Point { topic: Topic::Link, of: 0 }, nth: 0, number: 1 }];
-        let schedule = Schedule { choices };
-        let shrunk = shrink(&schedule, Check::LogMatching, 100, |schedule| {
-            Some(if schedule.choices.is_empty() { Check::Liveness } else { Check::LogMatching })
-        });
-        assert_eq!(shrunk.schedule, schedule);
-    }
-}
+mod tests;

@@ -1,33 +1,38 @@
 //! `shrink`: a failing run made small.
 
-use std::{fs, path::PathBuf};
+use std::{fs, num::NonZeroUsize, path::PathBuf};
 
 use super::{
     CommandError,
     machines::{MachineName, with_machine},
     output,
+    replay::read_schedule,
 };
 use crate::{
-    check::Violation,
+    choice::{Recorded, Recorder, Schedule, Seeded, Source},
     machine::StateMachine,
     profile::Scale,
-    runner,
-    shrink::{Shrunk, shrink},
+    runner::{self, Small},
+    shrink::{Effort, in_words},
 };
-
-/// Runs that shrinking may take.
-pub(super) const RUNS_MAX: u64 = 3_000;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// The seed.
-    seed: u64,
+    #[arg(required_unless_present = "schedule", conflicts_with = "schedule")]
+    seed: Option<u64>,
+    /// A schedule, to be made smaller still.
+    #[arg(long)]
+    schedule: Option<PathBuf>,
     /// What is replicated.
     #[arg(long, value_enum, default_value_t)]
     machine: MachineName,
     /// Runs it may take.
-    #[arg(long, default_value_t = RUNS_MAX)]
-    runs: u64,
+    #[arg(long)]
+    runs: Option<u64>,
+    /// Threads. The result is the same however many there are.
+    #[arg(long)]
+    jobs: Option<NonZeroUsize>,
     /// Where the schedule is written. Without it: to standard output.
     #[arg(long)]
     to: Option<PathBuf>,
@@ -39,17 +44,32 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
     runner::silence_panics();
     super::mutants::activate(arguments.mutant.as_deref())?;
-    let found =
-        with_machine!(arguments.machine, M => shrink_seed::<M>(arguments.seed, Scale::Drawn, arguments.runs));
-    let Some((violation, before, shrunk)) = found else {
-        return Err(CommandError::new(format!("seed {} does not fail", arguments.seed)));
+    let usual = Effort::default();
+    let effort = Effort {
+        runs: arguments.runs.unwrap_or(usual.runs),
+        jobs: arguments.jobs.map_or(usual.jobs, NonZeroUsize::get),
+        ..usual
     };
+    let source: Box<dyn Source> = match &arguments.schedule {
+        Some(path) => Box::new(Recorded::new(&read_schedule(path)?)),
+        None => Box::new(Seeded::new(arguments.seed.unwrap_or_default())),
+    };
+    let found = with_machine!(arguments.machine, M => {
+        runner::shrink::<M>(source, Scale::Drawn, effort)
+            .map(|found| (words_of::<M>(&found.schedule, Scale::Drawn), found))
+    });
+    let Some((words, Small { violation, before, schedule, runs })) = found else {
+        return Err(CommandError::new("this run does not fail"));
+    };
+    for line in &words {
+        output::talk(line);
+    }
     output::talk(&format!(
         "{violation}\n{before} choices became {} in {} runs",
-        shrunk.schedule.choices.len(),
-        shrunk.runs
+        schedule.choices.len(),
+        runs
     ));
-    let text = serde_json::to_string(&shrunk.schedule).expect("a schedule is plain data");
+    let text = serde_json::to_string(&schedule).expect("a schedule is plain data");
     match &arguments.to {
         None => output::data(&text),
         Some(path) => {
@@ -57,8 +77,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
                 CommandError::new(format!("{} cannot be written: {error}", path.display()))
             })?;
             let machine = arguments.machine.name();
+            let mutant = arguments.mutant.as_ref().map_or(String::new(), |id| format!(" --mutant {id}"));
             output::talk(&format!(
-                "read it: cargo run --release -p kotoba-sim -- replay --schedule {} --machine {machine}",
+                "read it: cargo run --release -p kotoba-sim -- replay --schedule {} --machine {machine}{mutant}",
                 path.display()
             ));
         }
@@ -66,17 +87,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// Makes a seed's run small. Returns what failed in the end, the choices there were, and what is
-/// left; nothing where the seed does not fail.
-pub(super) fn shrink_seed<M: StateMachine>(
-    seed: u64,
-    scale: Scale,
-    runs_max: u64,
-) -> Option<(Violation, usize, Shrunk)> {
-    let (outcome, schedule) = runner::record_seed::<M>(seed, scale);
-    let violation = outcome.violation?;
-    let fails = |schedule: &_| runner::run_schedule::<M>(schedule, scale).violation.map(|found| found.check);
-    let shrunk = shrink(&schedule, violation.check, runs_max, fails);
-    let violation = runner::run_schedule::<M>(&shrunk.schedule, scale).violation.unwrap_or(violation);
-    Some((violation, schedule.choices.len(), shrunk))
+/// The choices of a schedule in words.
+fn words_of<M: StateMachine>(schedule: &Schedule, scale: Scale) -> Vec<String> {
+    let (recorder, notes) = Recorder::new(Recorded::new(schedule));
+    let (_, world) = runner::read_world::<M>(recorder, scale);
+    in_words(&notes.timed(), world.trace().lines(), world.hosts())
 }

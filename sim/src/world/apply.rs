@@ -34,7 +34,7 @@ impl<M: StateMachine> World<M> {
     pub(super) fn later(&mut self, at: usize, event: Event<M::Answer>) {
         let number = self.hosts[at].number;
         let (chance, longest) = self.profile.late;
-        if self.choices.chance(Topic::Scheduling, number, chance) {
+        if self.choices.chance(Topic::Tardy, number, chance) {
             self.situations.count(Situation::Late);
             let wait = self.choices.below(Topic::Scheduling, number, nanos(longest));
             self.agenda.plan(self.now + wait, event);
@@ -90,7 +90,7 @@ impl<M: StateMachine> World<M> {
         if more {
             self.plan_apply(at, group);
         }
-        if self.choices.chance(Topic::Scheduling, number, self.profile.administration.compactions) {
+        if self.choices.chance(Topic::Compaction, number, self.profile.administration.compactions) {
             self.compact(at, group);
         }
         self.look_at_group(at, group);
@@ -106,7 +106,7 @@ impl<M: StateMachine> World<M> {
         let stored = host.groups.get_mut(&group).expect("hosts know their groups");
         stored.durable = Some((applied, machine.clone()));
         let kept =
-            self.choices.below(Topic::Scheduling, host.number, self.profile.administration.kept_entries + 1);
+            self.choices.below(Topic::Compaction, host.number, self.profile.administration.kept_entries + 1);
         let index = Index(applied.index.0.saturating_sub(kept));
         self.group_input(at, group, Input::Compact(index));
     }
@@ -114,7 +114,7 @@ impl<M: StateMachine> World<M> {
     /// Builds a snapshot.
     pub(super) fn build(&mut self, at: usize, group: GroupId, at_least: Index) {
         let padding =
-            self.choices.below(Topic::Scheduling, self.hosts[at].number, self.profile.snapshot_padding + 1);
+            self.choices.below(Topic::Padding, self.hosts[at].number, self.profile.snapshot_padding + 1);
         let host = &mut self.hosts[at];
         let process = host.process.as_mut().expect("only running processes build snapshots");
         let name = process.name();
@@ -184,7 +184,7 @@ impl<M: StateMachine> World<M> {
     /// A chunk is stored.
     pub(super) fn stored(&mut self, at: usize, group: GroupId, position: Position, next_offset: u64) {
         let damage = self.profile.disk.damage > 0;
-        let spoilt = damage && self.choices.chance(Topic::Disk, self.hosts[at].number, SPOILT_CHUNKS);
+        let spoilt = damage && self.choices.chance(Topic::Chunk, self.hosts[at].number, SPOILT_CHUNKS);
         let host = &mut self.hosts[at];
         let process = host.process.as_mut().expect("only running processes store chunks");
         let Some(hosted) = process.groups.get_mut(&group) else { return };

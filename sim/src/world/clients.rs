@@ -24,6 +24,8 @@ use crate::{
 
 /// How long a request or an answer travels.
 const TRAVEL_NANOS: u64 = 300_000;
+/// Ways of clients are numbered from here: no link between hosts has such a number.
+pub(crate) const FIRST_WAY: u32 = 1_000;
 /// How long a client that was sent away waits before it asks elsewhere.
 const RETRY_NANOS: u64 = 30_000_000;
 
@@ -82,20 +84,21 @@ impl<M: StateMachine> World<M> {
     pub(super) fn wake(&mut self, client: u32) {
         let think = nanos(self.profile.think);
         // A calm client is a busy one: zero is the mean.
-        let wait = match self.choices.below(Topic::Client, client, 4) {
+        self.choices.next_turn_of_client(client);
+        let wait = match self.choices.below(Topic::ClientTime, client, 4) {
             0 => think,
             1 => think / 4,
             2 => think * 2,
-            _ => 1 + self.choices.below(Topic::Client, client, think),
+            _ => 1 + self.choices.below(Topic::ClientTime, client, think),
         };
         self.agenda.plan(self.now + wait, Event::Wake { client });
         let busy = !self.clients.clients[client as usize].asking.is_empty();
         // The calm answer is to do nothing, so that shrinking takes operations out.
-        let idle = self.choices.below(Topic::Client, client, IDLE_ONE_IN) == 0;
+        let idle = self.choices.below(Topic::Asks, client, IDLE_ONE_IN) == 0;
         if busy || !self.clients.open || (idle && self.insist.is_none()) {
             return;
         }
-        let burst = self.choices.below(Topic::Client, client, self.profile.burst) + 1;
+        let burst = self.choices.below(Topic::Burst, client, self.profile.burst) + 1;
         let mut askers: BTreeMap<GroupId, Vec<Asker>> = BTreeMap::new();
         for _ in 0..burst {
             self.clients.serials += 1;
@@ -131,13 +134,13 @@ impl<M: StateMachine> World<M> {
         let client = askers[0].client;
         let hosts = self.hosts.len() as u64;
         let favourite = self.clients.clients[client as usize].favourite.get(&group).copied();
-        let stray = self.choices.chance(Topic::Client, client, 50);
+        let stray = self.choices.chance(Topic::Stray, client, 50);
         let host = match favourite {
             Some(favourite) if !stray => favourite,
             _ => {
                 // The calm client knows who leads.
                 let leader = self.leaders.get(&group).map(|&(at, _)| at);
-                match (self.choices.below(Topic::Client, client, hosts + 1), leader) {
+                match (self.choices.below(Topic::Asked, client, hosts + 1), leader) {
                     (0, Some(leader)) => leader,
                     (host, _) => usize::try_from(host.saturating_sub(1)).expect("few hosts"),
                 }
@@ -152,9 +155,10 @@ impl<M: StateMachine> World<M> {
             });
             self.agenda.plan(self.now + patience, Event::Timeout { asker: *asker, attempt });
         }
-        if !self.choices.chance(Topic::Message, client, self.profile.network.loss) {
-            if self.choices.chance(Topic::Message, client, self.profile.network.duplication) {
-                let wait = TRAVEL_NANOS + self.choices.below(Topic::Delay, client, 2 * patience);
+        if !self.choices.chance(Topic::Message, way_to(client), self.profile.network.loss) {
+            if self.choices.chance(Topic::Repeat, way_to(client), self.profile.network.duplication) {
+                let again = self.choices.below(Topic::Delay, way_to(client), 2 * patience);
+                let wait = TRAVEL_NANOS + again;
                 self.agenda.plan(self.now + wait, Event::Request { host, askers: askers.clone() });
             }
             self.agenda.plan(self.now + TRAVEL_NANOS, Event::Request { host, askers });
@@ -291,7 +295,7 @@ impl<M: StateMachine> World<M> {
 
     /// A host answers; `None` sends the client away.
     pub(super) fn reply(&mut self, at: usize, asker: Asker, answer: Option<(Index, M::Answer)>) {
-        if self.choices.chance(Topic::Message, asker.client, self.profile.network.loss) {
+        if self.choices.chance(Topic::Message, way_to(asker.client), self.profile.network.loss) {
             return;
         }
         let wait = TRAVEL_NANOS + if answer.is_none() { RETRY_NANOS } else { 0 };
@@ -376,3 +380,8 @@ impl<M: StateMachine> World<M> {
 
 /// One in this many times a client that could ask does nothing.
 const IDLE_ONE_IN: u64 = 8;
+
+/// The number of the way between a client and the hosts, for choices about messages on it.
+fn way_to(client: u32) -> u32 {
+    FIRST_WAY + client
+}

@@ -44,7 +44,8 @@ impl<M: StateMachine> World<M> {
     /// Something goes wrong now.
     pub(super) fn fault(&mut self) {
         let every = nanos(self.profile.fault_every);
-        let wait = 1 + every / 2 + self.choices.below(Topic::Process, 0, every);
+        self.choices.next_turn_of_faults();
+        let wait = 1 + every / 2 + self.choices.below(Topic::FaultTime, 0, every);
         self.agenda.plan(self.now + wait, Event::Fault);
         let fault = self.draw_fault();
         if fault == Fault::Nothing {
@@ -112,7 +113,7 @@ impl<M: StateMachine> World<M> {
             (Fault::Resize, self.profile.administration.resizes),
         ];
         let total: u32 = weights.iter().map(|(_, weight)| weight).sum();
-        let mut drawn = self.choices.below(Topic::Process, 0, u64::from(total) + 1);
+        let mut drawn = self.choices.below(Topic::Fault, 0, u64::from(total) + 1);
         if drawn == 0 {
             return Fault::Nothing;
         }
@@ -130,15 +131,15 @@ impl<M: StateMachine> World<M> {
     /// Whoever leads is the most interesting victim.
     fn draw_victim(&mut self) -> usize {
         let hosts = self.hosts.len() as u64;
-        if self.choices.below(Topic::Process, 0, 3) == 1 {
+        if self.choices.below(Topic::Victim, 0, 3) == 1 {
             let groups = u64::from(self.profile.groups);
-            let group = self.choices.below(Topic::Process, 0, groups) + 1;
+            let group = self.choices.below(Topic::Victim, 0, groups) + 1;
             let group = GroupId(u32::try_from(group).expect("few groups"));
             if let Some(leader) = self.leader_of(group) {
                 return leader;
             }
         }
-        usize::try_from(self.choices.below(Topic::Process, 0, hosts)).expect("few hosts")
+        usize::try_from(self.choices.below(Topic::Victim, 0, hosts)).expect("few hosts")
     }
 
     /// Whether every group keeps a majority of sound voters without this host's directory.
@@ -296,7 +297,11 @@ impl<M: StateMachine> World<M> {
             LinkState::Open | LinkState::Clogged => LinkState::Cut,
         };
         self.set_link(from, to, state);
-        let wait = 1 + self.choices.below(Topic::Link, 0, nanos(FLAP_EVERY));
+        // The calmest flapping is the slowest.
+        let wait = match self.choices.below(Topic::Flap, 0, nanos(FLAP_EVERY)) {
+            0 => nanos(FLAP_EVERY),
+            wait => 1 + wait,
+        };
         self.agenda.plan(self.now + wait, Event::Flap { from, to, until });
     }
 }

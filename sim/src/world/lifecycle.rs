@@ -296,7 +296,7 @@ impl<M: StateMachine> World<M> {
         self.trace.event(self.now, number, &"crash");
         self.say(Kind::Process, Some(at), || "is killed".to_owned());
         self.tell_others(at);
-        let down = DOWN_NANOS_MIN + self.choices.below(Topic::Process, number, DOWN_NANOS);
+        let down = DOWN_NANOS_MIN + self.choices.below(Topic::Down, number, DOWN_NANOS);
         self.agenda.plan(self.now + down, Event::Start { host: at });
     }
 
@@ -304,8 +304,8 @@ impl<M: StateMachine> World<M> {
     fn tell_others(&mut self, at: usize) {
         let about = self.hosts[at].peer;
         for other in 0..self.hosts.len() {
-            if other != at && self.choices.chance(Topic::Process, self.hosts[other].number, HINT_CHANCE) {
-                let wait = 50_000 + self.choices.below(Topic::Process, self.hosts[other].number, 5_000_000);
+            if other != at && self.choices.chance(Topic::Hearsay, self.hosts[other].number, HINT_CHANCE) {
+                let wait = 50_000 + self.choices.below(Topic::Hearsay, self.hosts[other].number, 5_000_000);
                 self.agenda.plan(self.now + wait, Event::Hint { host: other, about });
             }
         }

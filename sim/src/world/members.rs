@@ -48,7 +48,7 @@ impl<M: StateMachine> World<M> {
         // An impatient operator promotes whoever is there.
         if self.profile.administration.resizes > 0
             && let Some(&learner) = replica.configuration().learners.first()
-            && self.choices.chance(Topic::Members, 0, 100)
+            && self.choices.chance(Topic::Operator, 0, 100)
         {
             change = Some(ConfigurationChange::Promote(learner));
         }
@@ -58,7 +58,7 @@ impl<M: StateMachine> World<M> {
         self.group_input(at, group, input);
         self.look_at_group(at, group);
         // Another operator asks for the same at the same time.
-        if self.choices.chance(Topic::Members, 0, 50) {
+        if self.choices.chance(Topic::Operator, 0, 50) {
             let input = Input::Reconfigure { change, payload: PayloadId(u64::MAX) };
             self.group_input(at, group, input);
             self.look_at_group(at, group);

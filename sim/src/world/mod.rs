@@ -52,6 +52,8 @@ use crate::{
     situations::Situations,
     trace::{Kind, Line, Trace},
 };
+pub(crate) use clients::FIRST_WAY;
+
 use agenda::Agenda;
 use clients::Clients;
 use event::Event;
@@ -233,6 +235,7 @@ impl<M: StateMachine> World<M> {
                 break;
             }
             self.now = self.now.max(next);
+            self.choices.now(self.now);
             if wake_at <= planned_at {
                 self.tick(host);
             } else if let Some((_, event)) = self.agenda.pop() {
@@ -242,7 +245,9 @@ impl<M: StateMachine> World<M> {
                 self.fail(Check::Bounds, format!("more than {EVENTS_MAX} events: something spins"));
             }
         }
-        self.now = self.now.max(until);
+        if self.violation.is_none() {
+            self.now = self.now.max(until);
+        }
     }
 
     fn tick(&mut self, at: usize) {

@@ -88,14 +88,14 @@ impl Network {
             return Fate::Lost;
         }
         let travel = |choices: &mut Chooser| {
-            let late = choices.chance(Topic::Message, number, faults.late.0);
+            let late = choices.chance(Topic::Late, number, faults.late.0);
             let spread = if late { nanos(faults.late.1) } else { JITTER_NANOS };
             TRAVEL_NANOS + choices.below(Topic::Delay, number, spread)
         };
         let first = travel(choices);
-        let again = if choices.chance(Topic::Message, number, faults.duplication) {
+        let again = if choices.chance(Topic::Repeat, number, faults.duplication) {
             Some(travel(choices))
-        } else if choices.chance(Topic::Message, number, faults.replay) {
+        } else if choices.chance(Topic::Replay, number, faults.replay) {
             Some(first + choices.below(Topic::Delay, number, REPLAY_NANOS))
         } else {
             None

@@ -182,7 +182,7 @@ impl<M: StateMachine> World<M> {
         let installs = install.is_some();
         process.turn.tokens.push(Submitted { group, token, install });
         let aimed = 20 * self.profile.process.aimed_crashes;
-        if installs && self.choices.chance(Topic::Process, self.hosts[at].number, aimed) {
+        if installs && self.choices.chance(Topic::AimAtWrite, self.hosts[at].number, aimed) {
             // Killed between the log's record of a snapshot and the state that it stands for.
             let life = self.hosts[at].life;
             self.agenda.plan(self.now + AIMED_NANOS, Event::Kill { host: at, life });
@@ -332,7 +332,7 @@ impl<M: StateMachine> World<M> {
         self.check_promise(at, message.group, &message.message);
         // Entries that must be read from disk are read beside everything else: they may be gone by then.
         let late = matches!(&message.message.body, Body::Append(append) if !append.entries.is_empty())
-            && self.choices.chance(Topic::Scheduling, self.hosts[at].number, self.profile.late.0);
+            && self.choices.chance(Topic::Tardy, self.hosts[at].number, self.profile.late.0);
         if late {
             let longest = nanos(self.profile.late.1);
             let wait = self.choices.below(Topic::Scheduling, self.hosts[at].number, longest);
@@ -459,8 +459,9 @@ impl<M: StateMachine> World<M> {
     /// A crash right where it hurts.
     fn maybe_aim(&mut self, from: usize, to: usize) {
         let chance = self.profile.process.aimed_crashes;
-        if self.choices.chance(Topic::Process, 0, chance) {
-            let victim = if self.choices.below(Topic::Process, 0, 2) == 0 { from } else { to };
+        let link = self.network.number(from, to);
+        if self.choices.chance(Topic::Aim, link, chance) {
+            let victim = if self.choices.below(Topic::Aim, link, 2) == 0 { from } else { to };
             self.crash(victim);
         }
     }

@@ -92,7 +92,7 @@ impl<M: StateMachine> World<M> {
                     host.in_doubt = batch.writes;
                 }
                 self.complete(at, batch.tokens, Err(fault));
-                let wait = self.choices.below(Topic::Process, self.hosts[at].number, nanos(FAULTED_LIFE));
+                let wait = self.choices.below(Topic::Down, self.hosts[at].number, nanos(FAULTED_LIFE));
                 self.agenda.plan(self.now + wait, Event::Kill { host: at, life });
                 return;
             }
@@ -113,7 +113,7 @@ impl<M: StateMachine> World<M> {
             let input = Input::Persisted { token, result };
             let life = host.life;
             let (chance, longest) = self.profile.late;
-            if self.choices.chance(Topic::Scheduling, host.number, chance) {
+            if self.choices.chance(Topic::Tardy, host.number, chance) {
                 self.situations.count(Situation::Late);
                 let wait = self.choices.below(Topic::Scheduling, self.hosts[at].number, nanos(longest));
                 self.agenda.plan(self.now + wait, Event::Input { host: at, life, group, input });

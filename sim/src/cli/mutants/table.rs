@@ -8,14 +8,15 @@ use serde::Serialize;
 use super::Arguments;
 use crate::{
     check::Check,
+    choice::Seeded,
     cli::{
         CommandError,
         machines::{MachineName, with_machine},
         output::{self, Format},
-        shrink::{RUNS_MAX, shrink_seed},
     },
     profile::Scale,
     runner::{self, cpu_time},
+    shrink::Effort,
 };
 
 /// One bug, and what became of it.
@@ -105,8 +106,9 @@ fn hunt(mutant: Mutant, seeds: std::ops::Range<u64>, arguments: &Arguments) -> R
     }
     row.cpu_seconds = cpu_time().saturating_sub(began).as_secs_f64();
     if row.killed && !arguments.no_shrink {
-        let shrunk = with_machine!(machine, M => shrink_seed::<M>(row.seed, Scale::Drawn, RUNS_MAX));
-        row.shrunk_choices = shrunk.map(|(_, _, shrunk)| shrunk.schedule.choices.len());
+        let seed = Seeded::new(row.seed);
+        let found = with_machine!(machine, M => runner::shrink::<M>(seed, Scale::Drawn, Effort::default()));
+        row.shrunk_choices = found.map(|found| found.schedule.choices.len());
     }
     activate(None);
     row
