@@ -251,7 +251,9 @@ pub struct LogTuning {
     /// Bytes the log may take on disk before the graph store is made durable out of turn, so that the
     /// log can forget (256 MiB).
     pub disk_budget_bytes: u64,
-    /// How often a log without room looks whether there is some again (500 ms).
+    /// Bytes of the disk that are left free: with less, the node takes no writes and leads nothing (256 MiB).
+    pub disk_reserve_bytes: u64,
+    /// How often a node without room looks whether there is some again (500 ms).
     pub disk_full_poll_interval: Duration,
 }
 
@@ -261,6 +263,7 @@ impl Default for LogTuning {
             segment_bytes: 16 << 20,
             cache_bytes: 32 << 20,
             disk_budget_bytes: 256 << 20,
+            disk_reserve_bytes: 256 << 20,
             disk_full_poll_interval: Duration::from_millis(500),
         }
     }
@@ -276,6 +279,7 @@ impl LogTuning {
             self.segment_bytes.saturating_mul(4),
             1 << 50,
         )?;
+        in_bytes("log.disk_reserve_bytes", self.disk_reserve_bytes, 0, 1 << 50)?;
         positive("log.disk_full_poll_interval", self.disk_full_poll_interval)
     }
 }

@@ -93,7 +93,7 @@ table!(RaftTable for RaftTuning {
 });
 table!(LogTable for LogTuning {
     segment_bytes: u64, cache_bytes: u64, disk_budget_bytes: u64,
-    disk_full_poll_interval: Span,
+    disk_reserve_bytes: u64, disk_full_poll_interval: Span,
 });
 table!(StoreTable for StoreTuning {
     cache_bytes: u64, write_buffer_bytes: u64, bloom_bits_per_key: u32, compaction_threads: usize,

@@ -11,6 +11,7 @@ impl From<StoreError> for ClusterError {
         let code = match error {
             StoreError::Damaged(_) | StoreError::NoState(_) => ErrorCode::DataDirDamaged,
             StoreError::Io { .. } => ErrorCode::DiskFailed,
+            StoreError::Full { .. } => ErrorCode::DiskFull,
         };
         Self::new(code, error.to_string())
     }
@@ -39,7 +40,12 @@ impl From<LockError> for ClusterError {
 
 impl From<OpenError> for ClusterError {
     fn from(error: OpenError) -> Self {
-        Self::new(ErrorCode::DataDirDamaged, error.to_string())
+        let code = match &error {
+            OpenError::Disk { error: DiskError::Full, .. } => ErrorCode::DiskFull,
+            OpenError::Disk { error: DiskError::Failed(_), .. } => ErrorCode::DiskFailed,
+            _ => ErrorCode::DataDirDamaged,
+        };
+        Self::new(code, error.to_string())
     }
 }
 

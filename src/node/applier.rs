@@ -18,7 +18,8 @@ use super::{
     views::KeptViews,
 };
 use crate::{
-    graph::VerifyId,
+    error::{ClusterError, ErrorCode},
+    graph::{VerifyId, snapshot::ImportError},
     placement::MetaState,
     raft::{GroupId, Index, SnapshotMeta, WriteToken},
     storage::{
@@ -71,8 +72,10 @@ pub(crate) enum ApplyEvent {
     Meta(Arc<MetaState>),
     /// Everything up to these indexes is durable in the store.
     Persisted(Vec<(GroupId, Index)>),
+    /// There is no room on the disk, and nothing is applied (`true`); or there is again (`false`).
+    Full(bool),
     /// The group's state machine failed: it applies nothing more.
-    Failed { group: GroupId, problem: String },
+    Failed { group: GroupId, code: ErrorCode, problem: String },
 }
 
 /// The state machines of a node.
@@ -122,11 +125,11 @@ impl<S: GraphStore> Applier<S> {
         (self.report)(event);
     }
 
-    fn fail(&self, group: GroupId, waiters: Vec<(Index, Responder)>, problem: &str) {
+    fn fail(&self, group: GroupId, waiters: Vec<(Index, Responder)>, error: &ClusterError) {
         for (_, responder) in waiters {
             responder.answer(Err(RequestError::OutcomeUnknown));
         }
-        self.report(ApplyEvent::Failed { group, problem: problem.to_owned() });
+        self.report(ApplyEvent::Failed { group, code: error.code(), problem: error.what() });
     }
 
     fn machine(&mut self, group: GroupId) -> Result<&mut Machine<S>, StoreError> {
@@ -142,7 +145,10 @@ impl<S: GraphStore> Applier<S> {
             Committed::Entries(entries) => entries,
             Committed::OnDisk(plan) => match self.reader.read(&plan) {
                 Ok(entries) => entries,
-                Err(error) => return self.fail(group, waiters, &error.to_string()),
+                Err(error) => {
+                    let error = ClusterError::new(ErrorCode::DiskFailed, error.to_string());
+                    return self.fail(group, waiters, &error);
+                }
             },
         };
         let mut rest = entries.as_slice();
@@ -150,7 +156,7 @@ impl<S: GraphStore> Applier<S> {
         while !rest.is_empty() {
             let (done, batch) = match self.machine(group).and_then(|machine| machine.apply(rest)) {
                 Ok(applied) => applied,
-                Err(error) => return self.fail(group, waiters.into(), &error.to_string()),
+                Err(error) => return self.fail(group, waiters.into(), &error.into()),
             };
             let (applied, behind) = rest.split_at(done);
             rest = behind;
@@ -196,7 +202,11 @@ impl<S: GraphStore> Applier<S> {
                 }
                 self.report(ApplyEvent::Installed { group, token, index, digest });
             }
-            Err(error) => self.fail(group, Vec::new(), &error.to_string()),
+            Err(ImportError::Store(error)) => self.fail(group, Vec::new(), &error.into()),
+            Err(error) => {
+                let error = ClusterError::new(ErrorCode::DiskFailed, error.to_string());
+                self.fail(group, Vec::new(), &error);
+            }
         }
     }
 
@@ -205,8 +215,9 @@ impl<S: GraphStore> Applier<S> {
         match self.store.persist() {
             Ok(()) => self.report(ApplyEvent::Persisted(reached)),
             Err(error) => {
+                let error = error.into();
                 for group in self.machines.keys() {
-                    self.fail(*group, Vec::new(), &error.to_string());
+                    self.fail(*group, Vec::new(), &error);
                 }
             }
         }

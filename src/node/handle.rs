@@ -9,7 +9,7 @@ use std::{
     fmt,
     sync::{
         Arc, OnceLock, RwLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -121,6 +121,8 @@ pub(crate) struct Shared {
     pub(crate) events: broadcast::Sender<ClusterEvent>,
     /// Changes whenever any group's role or leader does.
     pub(crate) changes: watch::Sender<u64>,
+    /// There is no room on the disk.
+    pub(crate) disk_full: AtomicBool,
     /// This node's number.
     pub(crate) peer: PeerId,
 }

@@ -8,6 +8,7 @@ pub(crate) mod handle;
 pub(crate) mod identity;
 pub(crate) mod machine;
 pub(crate) mod peers;
+pub(crate) mod room;
 pub(crate) mod serve;
 pub(crate) mod service;
 pub(crate) mod snapshots;

@@ -14,7 +14,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::{Arc, RwLock},
+    sync::{Arc, RwLock, atomic::AtomicBool},
 };
 
 use tokio::{
@@ -32,6 +32,7 @@ use super::{
     identity::{Genesis, Identity, Membership, Origin},
     machine,
     peers::{LocalHello, PeerServer, Peers, PeersConfig},
+    room::{Gate, Room},
     serve::Listener,
     service::{Services, Serving, StoredReads, channels::Channels, membership::Introduction},
     snapshots::{self, SnapshotWorker},
@@ -338,7 +339,8 @@ impl<S: GraphStore> Loaded<S> {
         let options =
             WalOptions { segment_bytes: config.tuning.log.segment_bytes, ..WalOptions::new(log_id) };
         let log_dir = config.data_dir.join("wal");
-        let (mut writer, mut recovery) = WalWriter::open(OsDisk::open(&log_dir)?, options)?;
+        let disk = OsDisk::open(&log_dir)?.with_reserve(config.tuning.log.disk_reserve_bytes);
+        let (mut writer, mut recovery) = WalWriter::open(disk, options)?;
         let started = config.data_dir.join(STARTED);
         if !fs::exists(&started).map_err(|error| unwritable(&started, &error))? {
             begin(&store, &mut writer, membership, &first)?;
@@ -353,6 +355,13 @@ impl<S: GraphStore> Loaded<S> {
 
     fn launch(self, node: &BringUp, membership: &Membership) -> Result<Assembled, ClusterError> {
         let Self { store, writer, recovery, meta } = self;
+        if let Some(torn) = &recovery.torn {
+            tracing::info!(
+                "cut what the last crash left unfinished: {} of the log ends at byte {}",
+                torn.segment,
+                torn.offset
+            );
+        }
         let tuning = &node.config.tuning;
         let peer = membership.peer;
         let clock = Clock::start();
@@ -365,8 +374,9 @@ impl<S: GraphStore> Loaded<S> {
         let log_dir = node.config.data_dir.join("wal");
         let log = LogIndex::of_recovery(&recovery, tuning.log.cache_bytes);
         let reader = LogReader::new(OsDisk::open(&log_dir)?, recovery.log_id);
-        let wal = WalHandle::start(writer, OsDisk::open(&log_dir)?, wal_hooks(&event_sender, &tuning.log))
-            .map_err(no_thread)?;
+        let spare_disk = OsDisk::open(&log_dir)?.with_reserve(tuning.log.disk_reserve_bytes);
+        let wal =
+            WalHandle::start(writer, spare_disk, wal_hooks(&event_sender, &tuning.log)).map_err(no_thread)?;
         let wal_metrics = Arc::clone(wal.metrics());
         let shared = Arc::new(Shared {
             meta: RwLock::new(Arc::clone(&meta)),
@@ -374,6 +384,7 @@ impl<S: GraphStore> Loaded<S> {
             log: wal_metrics,
             events: broadcast::channel(1024).0,
             changes: watch::channel(0).0,
+            disk_full: AtomicBool::new(false),
             peer,
         });
         let peers = Peers::new(PeersConfig {
@@ -387,7 +398,12 @@ impl<S: GraphStore> Loaded<S> {
         });
 
         let views = Arc::new(KeptViews::default());
-        let applier = start_applier(&store, reader.clone(), &views, &shared, &event_sender)?;
+        let room = Arc::new(Room::new(
+            node.config.data_dir.clone(),
+            tuning.log.disk_reserve_bytes,
+            tuning.log.disk_full_poll_interval,
+        ));
+        let applier = start_applier(&store, reader.clone(), &views, &shared, &room, &event_sender)?;
         let snapshots_dir = node.config.data_dir.join("snapshots");
         let mut worker =
             SnapshotWorker::open(snapshots_dir.clone(), reader, peers.clone(), event_sender.clone())
@@ -411,6 +427,7 @@ impl<S: GraphStore> Loaded<S> {
             applier,
             snapshots,
             peers: peers.clone(),
+            room,
             commands: arriving,
             events,
             event_sender,
@@ -596,9 +613,14 @@ fn start_applier<S: GraphStore>(
     reader: super::NodeLogReader,
     views: &Arc<KeptViews<S::View>>,
     shared: &Arc<Shared>,
+    room: &Arc<Room>,
     events: &mpsc::UnboundedSender<Event>,
 ) -> Result<Worker<super::applier::Job<S::View>>, ClusterError> {
     let died = events;
+    let full_events = events.clone();
+    let gate = Gate::new(Arc::clone(room), move |full| {
+        let _ = full_events.send(Event::Apply(ApplyEvent::Full(full)));
+    });
     let events = events.clone();
     let report = move |event: ApplyEvent| {
         // A driver that is gone needs no reports.
@@ -606,7 +628,7 @@ fn start_applier<S: GraphStore>(
     };
     let mut applier =
         Applier::new(store.clone(), reader, Arc::clone(views), Arc::clone(shared), Box::new(report));
-    Worker::start("applier", move |job| applier.run(job), obituary(died)).map_err(no_thread)
+    Worker::start_behind(gate, "applier", move |job| applier.run(job), obituary(died)).map_err(no_thread)
 }
 
 /// Tells the driver that a thread panicked.

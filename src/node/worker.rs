@@ -1,5 +1,6 @@
 //! Threads of a node: one job after the other, beside the driver loop.
 
+use super::room::Gate;
 use crate::runtime::thread::{self, Inbox, Outbox, Thread};
 
 /// Sends jobs to a thread, which does them in order.
@@ -24,6 +25,29 @@ impl<J: Send + 'static> Worker<J> {
         let thread = thread::spawn(name, async move {
             let _obituary = Obituary { name, died: Some(died) };
             run(arriving, work).await;
+        })?;
+        Ok(Self { jobs, thread })
+    }
+
+    /// The same, where every job has to pass a gate first.
+    ///
+    /// # Errors
+    /// Where the operating system has no thread left.
+    pub(crate) fn start_behind<F: Fn(bool) + Send + 'static>(
+        mut gate: Gate<F>,
+        name: &'static str,
+        mut work: impl FnMut(J) -> bool + Send + 'static,
+        died: impl FnOnce(&'static str) + Send + 'static,
+    ) -> std::io::Result<Self> {
+        let (jobs, mut arriving) = thread::channel(name);
+        let thread = thread::spawn(name, async move {
+            let _obituary = Obituary { name, died: Some(died) };
+            while let Some(job) = arriving.recv().await {
+                gate.pass().await;
+                if !work(job) {
+                    return;
+                }
+            }
         })?;
         Ok(Self { jobs, thread })
     }

@@ -166,7 +166,7 @@ impl Replica {
     pub(super) fn on_append_reply(&mut self, now: Now, from: ReplicaId, reply: AppendReply) {
         match reply.outcome {
             AppendOutcome::Accepted(index) => self.on_accepted(now, from, index),
-            AppendOutcome::Rejected { prev, hint } => self.on_rejected(now, from, prev, hint),
+            AppendOutcome::Rejected { prev, hint } => self.on_rejected(now, from, reply.round, prev, hint),
         }
     }
 
@@ -200,19 +200,30 @@ impl Replica {
         self.replicate_to(now, from);
     }
 
-    fn on_rejected(&mut self, now: Now, from: ReplicaId, prev: Index, hint: Position) {
+    fn on_rejected(&mut self, now: Now, from: ReplicaId, round: Round, prev: Index, hint: Position) {
         let found = self.log.last_that_may_match(hint).index;
         let Some(progress) = self.leader_mut().and_then(|leader| leader.progress_mut(from)) else { return };
-        let answers_current = match &progress.stage {
-            Stage::Probe { .. } => prev == progress.next.previous(),
-            Stage::Replicate { .. } => true,
-            Stage::Snapshot(_) => false,
+        // The answer to a probe that left in a round confirms that round, or a later one.
+        let (answers_current, answers_probe) = match &progress.stage {
+            Stage::Probe { waiting } => {
+                (prev == progress.next.previous(), waiting.is_some_and(|sent| round >= sent))
+            }
+            Stage::Replicate { .. } => (true, false),
+            Stage::Snapshot(_) => (false, false),
         };
-        // At `matched` there is nowhere to go back to: the answer is late, or the follower's disk lost
-        // what it had acknowledged. The next beat asks again; at once, the two would talk for ever.
-        if !answers_current || prev <= progress.matched || hint.index > prev || mutant!(M12) {
+        if !answers_current || hint.index > prev || mutant!(M12) {
             return;
         }
+        if prev <= progress.matched {
+            if !answers_probe || prev == Index::ZERO {
+                return;
+            }
+            // Its disk lost what it had acknowledged. It counts for none of that any more, and gets it
+            // again: another leader, who starts from nothing, would do no better.
+            progress.matched = found.min(prev.previous());
+            self.counters.acknowledged_lost += 1;
+        }
+        let Some(progress) = self.leader_mut().and_then(|leader| leader.progress_mut(from)) else { return };
         // Every rejection moves the probe back, so that it ends.
         let next = found.min(prev.previous_or_zero()).max(progress.matched).next();
         if mutant!(M13) {

@@ -130,6 +130,9 @@ pub struct Counters {
     pub campaigns: u64,
     /// Elections won.
     pub elections_won: u64,
+    /// As a leader: followers that turned out to have lost entries they had acknowledged. They get them
+    /// again; their disks break their promises.
+    pub acknowledged_lost: u64,
 }
 
 /// A replica at a glance.

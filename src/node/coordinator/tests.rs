@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Mutex, RwLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -106,6 +106,7 @@ fn shared(nodes: &[&str]) -> Arc<Shared> {
         log: Arc::default(),
         events: broadcast::channel(1).0,
         changes: watch::channel(0).0,
+        disk_full: AtomicBool::new(false),
         peer: PeerId(1),
     })
 }

@@ -26,13 +26,31 @@ pub(super) struct Schedule {
     /// A request to the applier is under way.
     persisting: bool,
     pub(super) reports: Reports,
+    /// As counted when it was last told.
+    promises_broken: u64,
 }
 
 impl<V: Send + 'static> Driver<V> {
     pub(super) fn keep_house(&mut self) {
+        self.tell_of_broken_promises();
         self.reconcile_members();
         self.report_members();
         self.persist_when_due();
+    }
+
+    /// A follower that lost entries it had acknowledged is sent them again; whoever keeps its disk should
+    /// hear of it.
+    fn tell_of_broken_promises(&mut self) {
+        let lost: u64 =
+            self.node.groups().map(|(_, replica)| replica.status().counters.acknowledged_lost).sum();
+        if lost > self.housekeeping.promises_broken {
+            tracing::warn!(
+                "a follower's disk lost entries of the log that it had acknowledged, {} times since this node \
+                 started; they were sent again",
+                lost
+            );
+        }
+        self.housekeeping.promises_broken = lost;
     }
 
     /// Asks the applier to make its state durable, so that the log may forget what it holds:

@@ -18,7 +18,7 @@ mod unary;
 use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -36,12 +36,13 @@ use super::{
     applier::{ApplyEvent, Job},
     handle::{Command, RequestError, Shared},
     peers::Peers,
+    room::Room,
     snapshots::{SnapshotEvent, SnapshotJob},
     status::GroupFault,
     worker::Worker,
 };
 use crate::{
-    error::ErrorCode,
+    error::{ClusterError, ErrorCode},
     limits::STREAM_IN_FLIGHT_MAX,
     multiraft::{Node, NodeInput},
     placement::MetaState,
@@ -79,6 +80,7 @@ pub(crate) struct Parts<V> {
     pub(crate) applier: Worker<Job<V>>,
     pub(crate) snapshots: Worker<SnapshotJob<V>>,
     pub(crate) peers: Peers,
+    pub(crate) room: Arc<Room>,
     pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) events: mpsc::UnboundedReceiver<Event>,
     pub(crate) event_sender: mpsc::UnboundedSender<Event>,
@@ -109,6 +111,8 @@ pub(crate) struct Driver<V> {
     peers: Peers,
     event_sender: mpsc::UnboundedSender<Event>,
     settings: DriverSettings,
+    room: Arc<Room>,
+    full: Full,
     groups: BTreeMap<GroupId, GroupState>,
     payloads: Payloads,
     proposals: Proposals,
@@ -124,6 +128,14 @@ pub(crate) struct Driver<V> {
     meta: Arc<MetaState>,
     housekeeping: housekeeping::Schedule,
     stopping: Option<tokio::sync::oneshot::Sender<()>>,
+}
+
+/// Who has no room on the disk, and what the groups were told of it.
+#[derive(Debug, Default)]
+struct Full {
+    log: bool,
+    store: bool,
+    told: bool,
 }
 
 /// One plan of a submission.
@@ -156,6 +168,8 @@ impl<V: Send + 'static> Driver<V> {
             peers: parts.peers,
             event_sender: parts.event_sender,
             settings: parts.settings,
+            room: parts.room,
+            full: Full::default(),
             groups,
             payloads: Payloads::default(),
             proposals: Proposals::default(),
@@ -288,12 +302,8 @@ impl<V: Send + 'static> Driver<V> {
                 self.on_written(&completion.tags, &completion.result);
             }
             Event::Wal(WalEvent::Full(full)) => {
-                tracing::warn!(
-                    full,
-                    "the log's disk {}",
-                    if full { "has no room" } else { "has room again" }
-                );
-                self.step(NodeInput::DiskFull(full));
+                self.full.log = full;
+                self.on_room_changed();
             }
             Event::Apply(event) => self.on_applied(event),
             Event::Snapshot(event) => self.on_snapshot_event(event),
@@ -302,6 +312,24 @@ impl<V: Send + 'static> Driver<V> {
                 self.step_group(group, Input::GatherFailed { to, index });
             }
         }
+    }
+
+    /// The log or the state machines ran out of room, or have room again.
+    pub(super) fn on_room_changed(&mut self) {
+        let full = self.full.log || self.full.store;
+        if full == self.full.told {
+            return;
+        }
+        self.full.told = full;
+        self.shared.disk_full.store(full, Relaxed);
+        if full {
+            let reserve = self.room.reserve_bytes() >> 20;
+            let what = format!("less than {reserve} MiB are free on the disk of the data directory");
+            tracing::error!("{}", ClusterError::new(ErrorCode::DiskFull, what).report());
+        } else {
+            tracing::info!("there is room on the disk again");
+        }
+        self.step(NodeInput::DiskFull(full));
     }
 
     /// Nothing that needs the thread can be done any more: every group stops, and says so.
@@ -343,6 +371,7 @@ impl<V: Send + 'static> Driver<V> {
         for state in self.groups.values_mut() {
             state.leadership_lost();
         }
+        self.room.give_up();
         self.applier.send(Job::Stop);
         let Self { wal, applier, snapshots, .. } = self;
         snapshots.join().await;

@@ -165,7 +165,8 @@ impl<V: Send + 'static> Driver<V> {
                 }
                 Err(error @ (GatherError::Gone | GatherError::Damaged)) => {
                     let problem = format!("committed entries {first} to {index} cannot be read: {error}");
-                    return self.on_applied(ApplyEvent::Failed { group, problem });
+                    let code = ErrorCode::DiskFailed;
+                    return self.on_applied(ApplyEvent::Failed { group, code, problem });
                 }
             };
             let last = last.expect("a range with entries gathers at least one");
@@ -197,8 +198,12 @@ impl<V: Send + 'static> Driver<V> {
             }
             ApplyEvent::Meta(meta) => self.adopt_meta(&meta),
             ApplyEvent::Persisted(reached) => self.compact(&reached),
-            ApplyEvent::Failed { group, problem } => {
-                self.fail(group, &GroupFault::new(ErrorCode::DiskFailed, problem));
+            ApplyEvent::Full(full) => {
+                self.full.store = full;
+                self.on_room_changed();
+            }
+            ApplyEvent::Failed { group, code, problem } => {
+                self.fail(group, &GroupFault::new(code, problem));
                 // One that cannot apply must not lead; its log is intact, so a restart may heal it.
                 self.node.remove_group(group);
             }

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use super::{Services, Serving};
 use crate::{
     error::ClusterError,
-    node::status::GroupStatus,
+    node::{handle::Shared, status::GroupStatus},
     placement::{MetaState, PartitionId},
     raft::{GroupId, PeerId, RoleKind},
     runtime::{net, tasks::JoinSet},
@@ -63,7 +63,7 @@ impl Services {
         let mut node = v1::NodeStatus {
             id: self.node_id().0.clone(),
             address: self.address().to_owned(),
-            state: if groups.iter().any(|group| group.fault.is_some()) { "faulted" } else { "up" }.into(),
+            state: state_of(&coordinator.handle.shared, &groups).into(),
             fsyncs: coordinator.handle.shared.log.syncs.load(Ordering::Relaxed),
             ..v1::NodeStatus::default()
         };
@@ -255,6 +255,17 @@ fn role_name(group: &GroupStatus) -> &'static str {
 
 fn node_name(meta: &MetaState, peer: PeerId) -> String {
     meta.members.get(&peer).map(|member| member.node.0.clone()).unwrap_or_default()
+}
+
+/// What a node says of itself in one word or two.
+fn state_of(shared: &Shared, groups: &[GroupStatus]) -> &'static str {
+    if groups.iter().any(|group| group.fault.is_some()) {
+        "faulted"
+    } else if shared.disk_full.load(Ordering::Relaxed) {
+        "disk full"
+    } else {
+        "up"
+    }
 }
 
 #[cfg(test)]

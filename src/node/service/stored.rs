@@ -155,6 +155,7 @@ fn local_edges(page: PageOf<EdgeRef>) -> PageOf<LocalEdge> {
 fn failed(error: &StoreError, partition: PartitionId) -> ClusterError {
     let code = match error {
         StoreError::Io { .. } => ErrorCode::DiskFailed,
+        StoreError::Full { .. } => ErrorCode::DiskFull,
         StoreError::Damaged(_) => ErrorCode::DataDirDamaged,
         StoreError::NoState(_) => ErrorCode::Unavailable,
     };

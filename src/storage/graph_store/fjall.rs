@@ -5,7 +5,7 @@
 //! behind the recovered applied positions are applied again. fjall recovers a prefix of the batches, which
 //! is all that this needs.
 
-use std::{ops::Bound, path::Path, sync::Arc};
+use std::{io::ErrorKind, ops::Bound, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use fjall::{
@@ -93,7 +93,10 @@ impl std::fmt::Debug for FjallView {
 }
 
 fn failed(action: &'static str) -> impl Fn(fjall::Error) -> StoreError {
-    move |error| StoreError::Io { action, cause: error.to_string() }
+    move |error| match &error {
+        fjall::Error::Io(cause) if cause.kind() == ErrorKind::StorageFull => StoreError::Full { action },
+        _ => StoreError::Io { action, cause: error.to_string() },
+    }
 }
 
 impl FjallStore {

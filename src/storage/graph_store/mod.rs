@@ -43,6 +43,12 @@ pub enum StoreError {
         /// What the engine said.
         cause: String,
     },
+    /// The disk is full. The engine below takes no more until the node is started again with room.
+    #[error("the graph store failed to {action}: the disk is full; start the node again when there is room")]
+    Full {
+        /// What was being done.
+        action: &'static str,
+    },
     /// A row is not what was written there.
     #[error("the graph store holds a damaged row: {0}")]
     Damaged(&'static str),

@@ -22,6 +22,7 @@ const ZERO_BYTES_PER_SYNC: u64 = 2 << 20;
 #[derive(Clone, Debug)]
 pub struct OsDisk {
     directory: Arc<PathBuf>,
+    reserve_bytes: u64,
     open: Arc<Mutex<BTreeMap<String, Arc<File>>>>,
 }
 
@@ -35,7 +36,21 @@ impl OsDisk {
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             sync_directory(parent)?;
         }
-        Ok(Self { directory: Arc::new(path.to_owned()), open: Arc::default() })
+        Ok(Self { directory: Arc::new(path.to_owned()), reserve_bytes: 0, open: Arc::default() })
+    }
+
+    /// Takes the disk for full where a new file would leave less than this free.
+    #[must_use]
+    pub fn with_reserve(self, reserve_bytes: u64) -> Self {
+        Self { reserve_bytes, ..self }
+    }
+
+    fn check_room(&self, length: u64) -> Result<(), DiskError> {
+        if self.reserve_bytes == 0 {
+            return Ok(());
+        }
+        let free = fs::free_bytes(&self.directory).map_err(|error| failed(&error))?;
+        if free < length.saturating_add(self.reserve_bytes) { Err(DiskError::Full) } else { Ok(()) }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -83,6 +98,7 @@ impl ReadDisk for OsDisk {
 
 impl Disk for OsDisk {
     fn create_zeroed(&mut self, name: &str, length: u64) -> Result<(), DiskError> {
+        self.check_room(length)?;
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(true);
         let file = options.open(self.path(name)).map_err(|error| failed(&error))?;
