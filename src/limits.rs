@@ -35,6 +35,8 @@ pub const GROUPS_PER_NODE_MAX: usize = 65_536;
 
 /// Bytes of one operation as a client sends it.
 pub const OPERATION_BYTES_MAX: usize = 1 << 20;
+/// Bytes of one line of an import: escapes make a text up to six times as long.
+pub const IMPORT_LINE_BYTES_MAX: u64 = 8 << 20;
 /// Bytes of one edge label or node key.
 pub const LABEL_BYTES_MAX: usize = 1024;
 /// Bytes of one client id.

@@ -14,7 +14,8 @@ pub enum Consistency {
     /// Includes at least this index of the partition's log (receipts tell it), from any replica: a
     /// client reads its own writes.
     Session(u64),
-    /// Whatever the asked node has; the answer tells at which index.
+    /// Whatever the asked node has. It may not have heard of what exists; over the wire the answer tells
+    /// the index.
     Eventual,
 }
 

@@ -47,16 +47,25 @@ pub(super) async fn get(args: GetArgs, kind: Kind) -> Result<ExitCode, ClusterEr
     let text = cid(&args.cid)?.to_string();
     let from = read_from(&args);
     let client = connect(args.connect).await?;
-    let Some(entity) = client.entity(&text, from).await? else {
-        return Err(missing(&client, kind, &text, from).await);
-    };
-    if entity.kind != kind.name() {
-        let what = format!("{text} is no {kind} but has the kind {}", entity.kind);
-        return Err(ClusterError::new(ErrorCode::WrongKind, what));
-    }
-    let json = entity_json(entity)?;
+    let json = entity_json(entity_of_kind(&client, &text, kind, from).await?)?;
     output::print(args.output.output, &json, || entity_table(&json))?;
     Ok(ExitCode::SUCCESS)
+}
+
+async fn entity_of_kind(
+    client: &Client,
+    cid: &str,
+    kind: Kind,
+    from: ReadFrom,
+) -> Result<v1::Entity, ClusterError> {
+    let Some(entity) = client.entity(cid, from).await? else {
+        return Err(missing(client, kind, cid, from).await);
+    };
+    if entity.kind == kind.name() {
+        return Ok(entity);
+    }
+    let what = format!("{cid} is no {kind} but has the kind {}", entity.kind);
+    Err(ClusterError::new(ErrorCode::WrongKind, what))
 }
 
 fn entity_json(entity: v1::Entity) -> Result<Json, ClusterError> {
@@ -91,6 +100,7 @@ pub(super) async fn history(args: GetArgs, kind: Kind) -> Result<ExitCode, Clust
     let text = cid(&args.cid)?.to_string();
     let from = read_from(&args);
     let client = connect(args.connect).await?;
+    entity_of_kind(&client, &text, kind, from).await?;
     let versions = client.history(&text, from).await?.ok_or_else(|| not_found(kind, &text))?;
     let rows = versions.into_iter().map(version_json).collect::<Result<Vec<_>, _>>()?;
     let table = || {
@@ -162,6 +172,10 @@ async fn missing(client: &Client, kind: Kind, cid: &str, from: ReadFrom) -> Clus
                 "{cid} is a version of {identity}: its content is at `block get {cid}` and in the history of {identity}",
                 identity = version.identity
             );
+            ClusterError::NotFound(what)
+        }
+        Some(Block::Node(_) | Block::Edge(_)) | None if from.consistency == v1::Consistency::Eventual => {
+            let what = format!("the node that was asked has not heard of a {kind} {cid}, others may have");
             ClusterError::NotFound(what)
         }
         Some(Block::Node(_) | Block::Edge(_)) | None => not_found(kind, cid),

@@ -55,7 +55,7 @@ async fn end_of(node: &RunningNode) {
     }
 }
 
-/// Ends at ctrl-c or SIGTERM.
+/// Ends at ctrl-c, at SIGTERM, or when the terminal is closed.
 pub(super) fn stop_signal() -> Result<impl Future<Output = ()>, ClusterError> {
     let listen = |kind| {
         signal(kind).map_err(|error| {
@@ -63,10 +63,12 @@ pub(super) fn stop_signal() -> Result<impl Future<Output = ()>, ClusterError> {
         })
     };
     let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    let mut hangup = listen(SignalKind::hangup())?;
     Ok(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            _ = hangup.recv() => {}
         }
     })
 }

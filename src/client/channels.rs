@@ -1,7 +1,7 @@
 //! One connection per node, opened when first needed and shared by all calls.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::Path,
     sync::{Mutex, PoisonError},
@@ -40,12 +40,14 @@ pub(super) struct Channels {
     connect_timeout: Duration,
     tls: Option<ClientTlsConfig>,
     open: Mutex<BTreeMap<String, Channel>>,
+    /// Who has answered anything: the TLS handshake with them is over.
+    answered: Mutex<BTreeSet<String>>,
 }
 
 impl Channels {
     pub(super) fn new(connect_timeout: Duration, tls: Option<&TlsConfig>) -> Result<Self, ClusterError> {
         let tls = tls.map(client_tls).transpose()?;
-        Ok(Self { connect_timeout, tls, open: Mutex::default() })
+        Ok(Self { connect_timeout, tls, open: Mutex::default(), answered: Mutex::default() })
     }
 
     /// The connection to this `HOST:PORT`; it is made in the background.
@@ -64,6 +66,19 @@ impl Channels {
         Ok(service
             .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX)
             .max_encoding_message_size(GRPC_MESSAGE_BYTES_MAX))
+    }
+
+    /// Whether a connection to this node may still turn out to be refused: with TLS 1.3 this side hears of
+    /// it only after it has begun to send.
+    pub(super) fn may_be_refused(&self, address: &str) -> bool {
+        self.is_secure() && !self.answered.lock().unwrap_or_else(PoisonError::into_inner).contains(address)
+    }
+
+    /// The node answered.
+    pub(super) fn has_answered(&self, address: &str) {
+        if self.is_secure() {
+            self.answered.lock().unwrap_or_else(PoisonError::into_inner).insert(address.to_owned());
+        }
     }
 
     /// Whether connections are secured.

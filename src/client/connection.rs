@@ -249,6 +249,7 @@ impl Client {
         address: &str,
         request: v1::ClientRequest,
     ) -> Result<Receipt, ClusterError> {
+        self.greet(address).await?;
         let mut service = self.shared.channels.service(address)?;
         let call = service.execute_operation(request);
         let response = match timeout(self.shared.options.attempt_timeout, call).await {
@@ -290,6 +291,17 @@ impl Client {
         }
     }
 
+    /// Makes sure that a node accepts this side before it is sent anything that takes effect.
+    pub(super) async fn greet(&self, address: &str) -> Result<(), ClusterError> {
+        if !self.shared.channels.may_be_refused(address) {
+            return Ok(());
+        }
+        let call = |mut service: Service| async move {
+            service.get_cluster_config(v1::GetClusterConfigRequest {}).await
+        };
+        self.ask_node(address, &call).await.map(drop)
+    }
+
     /// Asks this one node once.
     pub(super) async fn ask_node<T, C, F>(&self, address: &str, call: &C) -> Result<T, ClusterError>
     where
@@ -300,7 +312,10 @@ impl Client {
         match timeout(self.shared.options.attempt_timeout, call(service)).await {
             Err(_) => Err(no_answer(address, ErrorCode::Unavailable)),
             Ok(Err(status)) => Err(self.failed(&status, address).await),
-            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Ok(response)) => {
+                self.shared.channels.has_answered(address);
+                Ok(response.into_inner())
+            }
         }
     }
 
@@ -310,7 +325,10 @@ impl Client {
         let error = failure::from_status(status, address);
         let never_taken = match failure::how_far(status) {
             Reach::ClosedBeforeSending => true,
-            Reach::PerhapsSent => status.source().is_some() && !self.shared.channels.is_secure(),
+            Reach::PerhapsSent => {
+                let channels = &self.shared.channels;
+                status.source().is_some() && (!channels.is_secure() || channels.may_be_refused(address))
+            }
             Reach::NoConnection | Reach::NoSecureConnection => false,
         };
         if never_taken && let Some(reason) = self.shared.channels.why_closed(address).await {

@@ -88,6 +88,11 @@ fn is_about_a_certificate(alert: &str) -> bool {
     alert.contains("received fatal alert") && alerts.iter().any(|name| alert.contains(name))
 }
 
+/// Whether a call failed because one side does not accept the other's certificate, or speaks no TLS.
+pub(crate) fn is_about_tls(status: &Status) -> bool {
+    std::iter::successors(status.source(), |&cause| cause.source()).any(broke_off_tls)
+}
+
 /// The TLS library reports what it cannot accept as invalid data; the system never does while connecting.
 fn broke_off_tls(cause: &(dyn Error + 'static)) -> bool {
     cause.downcast_ref().is_some_and(|error: &io::Error| error.kind() == io::ErrorKind::InvalidData)

@@ -18,7 +18,7 @@ mod backoff;
 mod channels;
 mod codec;
 mod connection;
-mod failure;
+pub(crate) mod failure;
 mod options;
 mod pipeline;
 mod reads;

@@ -64,6 +64,7 @@ use super::{
 };
 use crate::{
     api::config::NetworkTuning,
+    client::failure::is_about_tls,
     error::{ClusterError, ErrorCode},
     limits::GRPC_MESSAGE_BYTES_MAX,
     placement::{ClusterId, Incarnation, MemberStatus, MetaState, NodeId},
@@ -257,6 +258,10 @@ async fn ask(channel: Channel, hello: v1::Hello, patience: Duration) -> Answer {
         Ok(Err(status)) => match refusal_code(&status) {
             Some(code) => {
                 Answer::Refused(Reason::of(&ClusterError::from_wire(&code.to_string(), status.message())))
+            }
+            None if is_about_tls(&status) => {
+                let what = format!("TLS with the node there fails: {}", status_story(&status));
+                Answer::Refused(Reason::new(ErrorCode::Tls, what))
             }
             None => Answer::Silent(status_story(&status)),
         },

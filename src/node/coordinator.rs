@@ -260,13 +260,35 @@ impl Coordinator {
         let damaged = |error| ClusterError::new(ErrorCode::Internal, format!("the block {edge}: {error}"));
         let target = match Block::decode(&block).map_err(damaged)? {
             Block::Edge(block) => Some(block.target),
-            Block::Node(_) | Block::Version(_) => None,
+            Block::Node(_) => None,
+            Block::Version(version) => {
+                let of = version.identity;
+                let what = format!("{edge} is a version of {of}: changes are asked for by that");
+                return Err(ClusterError::new(ErrorCode::WrongKind, what));
+            }
         };
         let target = target.map(|target| {
             self.targets.remember(edge, target);
             (target, self.routing.meta().map.partition_of(&target.to_bytes()))
         });
         Ok(Some(EdgePlace { partition, target }))
+    }
+
+    /// Why there is no node with this CID, where an edge or a version has it.
+    pub(crate) async fn why_no_node(
+        self: &Arc<Self>,
+        cid: Cid,
+    ) -> Result<Option<(PartitionId, ClusterError)>, ClusterError> {
+        let Some(partition) = self.locate(cid).await? else { return Ok(None) };
+        let block = self.block(partition, cid).await?;
+        let what = match block.as_deref().map(Block::decode) {
+            Some(Ok(Block::Version(version))) => {
+                format!("{cid} is a version of {}: changes are asked for by that", version.identity)
+            }
+            Some(Ok(Block::Edge(_))) => format!("{cid} is no node but an edge"),
+            Some(Ok(Block::Node(_)) | Err(_)) | None => return Ok(None),
+        };
+        Ok(Some((partition, ClusterError::new(ErrorCode::WrongKind, what))))
     }
 
     /// A block of a partition, linearizably.

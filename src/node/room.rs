@@ -73,3 +73,31 @@ impl<F: Fn(bool)> Gate<F> {
         (self.full)(false);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, mpsc};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn jobs_wait_for_room_and_whoever_cares_is_told() {
+        let directory = tempfile::tempdir().expect("there is room for a directory");
+        let poll = Duration::from_millis(1);
+        let room = Arc::new(Room::new(directory.path().to_owned(), u64::MAX, poll));
+        let (told, hears) = mpsc::channel();
+        let gives_up = Arc::clone(&room);
+        let mut gate = Gate::new(room, move |full| {
+            gives_up.give_up();
+            told.send(full).expect("it is heard");
+        });
+        gate.pass().await;
+        assert_eq!(hears.try_iter().collect::<Vec<_>>(), [true, false]);
+
+        let room = Arc::new(Room::new(directory.path().to_owned(), 1, poll));
+        let mut open = Gate::new(room, |_| panic!("there is room"));
+        for _ in 0..100 {
+            open.pass().await;
+        }
+    }
+}

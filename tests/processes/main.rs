@@ -12,6 +12,7 @@ mod bad_luck;
 mod checks;
 mod command;
 mod damaged_log;
+mod full_disk;
 mod harness;
 mod kill_leader;
 mod load;

@@ -10,11 +10,8 @@ use super::cargo_metadata;
 use crate::{
     cli::args::Format,
     error::{ClusterError, ErrorCode},
-    limits::OPERATION_BYTES_MAX,
+    limits::IMPORT_LINE_BYTES_MAX as LINE_BYTES_MAX,
 };
-
-/// JSON of an operation that is within its limit: escapes make a text up to six times as long.
-const LINE_BYTES_MAX: u64 = 8 * OPERATION_BYTES_MAX as u64;
 
 /// A file of lines. What came from elsewhere is in a temporary one.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use kotoba_db_cluster_proto::v1::ClientResponse;
 use super::prepare::Session;
 use crate::{
     error::{ClusterError, Effect, ErrorCode, Retry},
-    graph::{Cid, GraphError, Receipt},
+    graph::{GraphError, Receipt},
     node::{
         handle::{Applied, AppliedOutcome, ProposalResult, RequestError},
         peers::{ForwardError, ForwardResult},
@@ -197,10 +197,8 @@ pub(super) fn is_not_found(response: &ClientResponse) -> bool {
     !response.success && ErrorCode::from_text(&response.error_code) == Some(ErrorCode::NotFound)
 }
 
-/// Makes "not found" say that the CID is no node's: this partition has something else with it.
-pub(super) fn tell_kind(response: &mut ClientResponse, cid: &Cid, partition: PartitionId) {
-    let what = format!("{cid} is no node: partition {} has it as an edge or a version", partition.0);
-    let error = ClusterError::new(ErrorCode::WrongKind, what);
+/// Makes "not found" say what is there instead of a node, in this partition.
+pub(super) fn tell_kind(response: &mut ClientResponse, partition: PartitionId, error: &ClusterError) {
     response.error_code = error.code().to_string();
     response.error_message = error.to_string();
     response.partition = partition.0;

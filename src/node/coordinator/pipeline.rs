@@ -59,8 +59,8 @@ pub(super) enum Event {
     Targets(PartitionId, TargetAnswer),
     /// Where an edge is and the node it enters; `None` where no partition has it.
     Edge(u64, Result<Option<EdgePlace>, ClusterError>),
-    /// Whether something else than a node has the CID of a node that was not found.
-    Kind(u64, Result<Option<PartitionId>, ClusterError>),
+    /// What has the CID of a node that was not found, where something has.
+    Kind(u64, Result<Option<(PartitionId, ClusterError)>, ClusterError>),
 }
 
 /// Writes under way and their answers.
@@ -236,8 +236,8 @@ impl Pipeline {
     fn ask_kind(&self, token: u64, cid: Cid) {
         let (coordinator, events) = (Arc::clone(&self.coordinator), self.events.0.clone());
         tokio::spawn(async move {
-            let located = coordinator.locate(cid).await;
-            let _ = events.send(Event::Kind(token, located));
+            let why = coordinator.why_no_node(cid).await;
+            let _ = events.send(Event::Kind(token, why));
         });
     }
 
@@ -319,7 +319,7 @@ impl Pipeline {
                 self.on_targets(answer);
             }
             Event::Edge(token, found) => self.on_edge(token, found),
-            Event::Kind(token, located) => self.on_kind(token, located),
+            Event::Kind(token, why) => self.on_kind(token, why),
         }
     }
 
@@ -370,11 +370,11 @@ impl Pipeline {
     }
 
     /// A node was not found; what has its CID instead is told, where anybody can tell.
-    fn on_kind(&mut self, token: u64, located: Result<Option<PartitionId>, ClusterError>) {
+    fn on_kind(&mut self, token: u64, why: Result<Option<(PartitionId, ClusterError)>, ClusterError>) {
         let Some(in_flight) = self.writes.get_mut(&token) else { return };
         let Some(mut refused) = in_flight.refused.take() else { return };
-        if let (Ok(Some(partition)), Some(cid)) = (located, in_flight.write.node_changed()) {
-            outcome::tell_kind(&mut refused, &cid, partition);
+        if let Ok(Some((partition, why))) = why {
+            outcome::tell_kind(&mut refused, partition, &why);
         }
         self.answer(token, refused);
     }

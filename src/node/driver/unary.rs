@@ -10,7 +10,7 @@ use super::{Driver, payloads::Payload};
 use crate::{
     limits::CONSENSUS_CALLS_MAX,
     node::wire::{EntryKind, WireEntry},
-    raft::{Body, GroupId, Input, Message, ReplicaId},
+    raft::{AppendOutcome, AppendReply, Body, GroupId, Index, Input, Message, ReplicaId},
 };
 
 /// Calls that wait for the core's answer.
@@ -24,6 +24,8 @@ struct Call {
     group: GroupId,
     asker: ReplicaId,
     kind: AnswerKind,
+    /// The last entry of an append: its answer tells that this one is stored.
+    last: Index,
     reply: oneshot::Sender<Message>,
 }
 
@@ -53,6 +55,12 @@ impl Unary {
         let kind = answer_kind(&message.body);
         let wanted = |call: &Call| call.group == group && call.asker == message.to && Some(call.kind) == kind;
         let Some(at) = self.waiting.iter().position(wanted) else { return Some(message) };
+        if let Body::AppendReply(AppendReply { outcome: AppendOutcome::Accepted(index), .. }) = &message.body
+            && *index < self.waiting[at].last
+        {
+            // An acknowledgement of what came before: the rest is being stored.
+            return None;
+        }
         // A caller that is gone needs no answer.
         let _ = self.waiting.swap_remove(at).reply.send(message);
         None
@@ -72,7 +80,17 @@ impl<V: Send + 'static> Driver<V> {
         if self.unary.waiting.len() >= CONSENSUS_CALLS_MAX {
             return;
         }
-        self.unary.waiting.push(Call { group, asker: message.from, kind, reply });
+        let last = match &message.body {
+            Body::Append(append) => append.entries.last().unwrap_or(append.prev).index,
+            Body::AppendReply(_)
+            | Body::VoteAsk(_)
+            | Body::VoteReply(_)
+            | Body::Beat(_)
+            | Body::BeatReply(_)
+            | Body::SnapshotChunk(_)
+            | Body::SnapshotReply(_) => Index::ZERO,
+        };
+        self.unary.waiting.push(Call { group, asker: message.from, kind, last, reply });
         let payload = match &message.body {
             Body::Append(append) if !append.entries.is_empty() => {
                 let entry = |(index, payload)| {

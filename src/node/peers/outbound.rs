@@ -12,6 +12,7 @@ use super::{
     queue::{ConnectionId, FrameStream, PeerQueue},
 };
 use crate::{
+    client::failure::is_about_tls,
     error::{ClusterError, ErrorCode},
     limits::GRPC_MESSAGE_BYTES_MAX,
     node::{
@@ -23,6 +24,9 @@ use crate::{
 
 /// The pause after a refusal: the other side has to be changed, or has to learn of this one.
 const REFUSED_PAUSE: Duration = Duration::from_secs(1);
+
+/// Attempts in a row that reach nobody before that is told.
+const ATTEMPTS_QUIET: u32 = 4;
 
 /// The pause between two looks at the address of a peer that has not dialled.
 const WATCH_PAUSE: Duration = Duration::from_secs(2);
@@ -46,6 +50,15 @@ impl Attempt {
         match code.map(|code| ClusterError::from_wire(code, status.message())) {
             Some(error) if error.code() == ErrorCode::Superseded => Self::Ousted,
             Some(error) => Self::of_refusal(error),
+            None if is_about_tls(status) => {
+                let what = format!(
+                    "TLS with node {} at {} fails: {}",
+                    record.node_id,
+                    record.address,
+                    status_story(status)
+                );
+                Self::Refused(ClusterError::new(ErrorCode::Tls, what))
+            }
             None => Self::not_reached(record, &status_story(status)),
         }
     }
@@ -66,6 +79,7 @@ pub(super) async fn keep_connected(peers: Peers, record: PeerRecord, queue: Arc<
     let network = &peers.0.config.network;
     let mut backoff = Backoff::new(network.reconnect_backoff_min, network.reconnect_backoff_max);
     let mut told = None;
+    let mut patience = 0;
     loop {
         let mut ended = attempt(&peers, &record, &record.address, &queue).await;
         if let Attempt::NotReached(_) = ended
@@ -75,12 +89,16 @@ pub(super) async fn keep_connected(peers: Peers, record: PeerRecord, queue: Arc<
         }
         let pause = match ended {
             Attempt::Served => {
-                told = None;
+                (told, patience) = (None, 0);
                 backoff.reset();
                 backoff.next()
             }
+            // Nodes that are started together find each other not ready at first.
             Attempt::NotReached(reason) => {
-                tell_once(&mut told, &record, reason);
+                patience += 1;
+                if patience > ATTEMPTS_QUIET {
+                    tell_once(&mut told, &record, reason);
+                }
                 backoff.next()
             }
             Attempt::Refused(reason) => {

@@ -226,7 +226,7 @@ fn payload_of(
     entry: v1::LogEntry,
     configurations: &mut Vec<ConfigurationEntry>,
 ) -> Result<Bytes, ClusterError> {
-    match entry.kind() {
+    match convert::known::<v1::EntryKind>(entry.kind, "entry's kind")? {
         v1::EntryKind::Empty if entry.payload.is_empty() => Ok(Bytes::new()),
         v1::EntryKind::Empty => {
             Err(errors::malformed(format!("entry {} is empty and has bytes", entry.index)))

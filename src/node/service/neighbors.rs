@@ -17,7 +17,7 @@ use super::{
     remote::{self, blocking},
 };
 use crate::{
-    api::{Direction, Neighbor},
+    api::{Consistency, Direction, EntityKind, Neighbor},
     error::{ClusterError, ErrorCode},
     graph::{
         Cid,
@@ -176,12 +176,11 @@ impl Reads {
         terms: Terms,
     ) -> Result<NeighborPage, ClusterError> {
         let home = self.home(&question.node);
+        // A session's index is of the partition that is named, else of the node's.
+        let indexed = terms.partition.unwrap_or(home);
+        let terms_in = |partition| if partition == indexed { terms } else { terms.elsewhere() };
         if !terms.forwarded {
-            let terms = Terms { partition: Some(home), ..terms };
-            if self.entity(question.node, terms).await?.is_none() {
-                let what = format!("there is no node {}", question.node);
-                return Err(ClusterError::new(ErrorCode::NotFound, what));
-            }
+            self.check_is_node(question.node, Terms { partition: Some(home), ..terms_in(home) }).await?;
         }
         let mut places = self.places(question.direction, home, from, terms)?.into_iter();
         let mut page = NeighborPage { neighbors: Vec::new(), resume: None };
@@ -193,7 +192,7 @@ impl Reads {
                 self.freshen_those_here(partitions.map(|place| place.partition), terms).await?;
             }
             let room = Room { neighbors: limit - page.neighbors.len(), bytes: ANSWER_BYTES_MAX - bytes };
-            let found = self.neighbors_at(question, &place, room, terms).await?;
+            let found = self.neighbors_at(question, &place, room, terms_in(place.partition)).await?;
             bytes =
                 found.neighbors.iter().map(weight).fold(bytes, usize::saturating_add).min(ANSWER_BYTES_MAX);
             page.neighbors.extend(found.neighbors);
@@ -207,6 +206,16 @@ impl Reads {
             }
         }
         Ok(page)
+    }
+
+    async fn check_is_node(&self, cid: Cid, terms: Terms) -> Result<(), ClusterError> {
+        let found = self.entity(cid, terms).await?;
+        let (code, what) = match found.map(|found| found.value.kind) {
+            Some(EntityKind::Node { .. }) => return Ok(()),
+            Some(EntityKind::Edge { .. }) => (ErrorCode::WrongKind, format!("{cid} is no node but an edge")),
+            None => (ErrorCode::NotFound, format!("there is no node {cid}")),
+        };
+        Err(ClusterError::new(code, what))
     }
 
     /// What there is to read, in order, from a place on.
@@ -248,7 +257,7 @@ impl Reads {
             let question = Question { direction: place.side.direction(), ..question };
             return remote::neighbors(self, question, place, room.neighbors, terms).await;
         }
-        if place.side == Side::Leaving {
+        if place.side == Side::Leaving || matches!(terms.consistency, Consistency::Session(_)) {
             self.freshen(partition, terms).await?;
         }
         let page = read::Page {

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     api::{Consistency, Entity, EntityKind, Query, QueryResult, Version},
     error::{ClusterError, ErrorCode},
-    graph::Cid,
+    graph::{Cid, Properties},
     limits::{ANSWER_BYTES_MAX, ANSWER_ENTITIES_MAX, ANSWER_NEIGHBORS_MAX},
     node::coordinator::Coordinator,
     placement::PartitionId,
@@ -39,6 +39,16 @@ pub(crate) struct Terms {
     pub(crate) partition: Option<PartitionId>,
     /// The request was passed on by another node, and is not passed on again.
     pub(crate) forwarded: bool,
+}
+
+impl Terms {
+    /// The same for a partition that the session's index is not of.
+    pub(super) fn elsewhere(self) -> Self {
+        match self.consistency {
+            Consistency::Session(_) => Self { consistency: Consistency::Eventual, ..self },
+            Consistency::Strong | Consistency::Eventual => self,
+        }
+    }
 }
 
 /// Something found, and the index it was read at.
@@ -69,7 +79,7 @@ impl Reads {
 
     /// An entity by its identity.
     pub(crate) async fn entity(&self, cid: Cid, terms: Terms) -> Result<Option<Found<Entity>>, ClusterError> {
-        let first = self.first_place(&cid, terms);
+        let first = self.first_place(&cid, terms).await?;
         if let Some(found) = self.entity_in(first, cid, terms).await? {
             return Ok(Some(found));
         }
@@ -81,7 +91,7 @@ impl Reads {
 
     /// The bytes of a block.
     pub(crate) async fn block(&self, cid: Cid, terms: Terms) -> Result<Option<Found<Bytes>>, ClusterError> {
-        let first = self.first_place(&cid, terms);
+        let first = self.first_place(&cid, terms).await?;
         if let Some(found) = self.block_in(first, cid, terms).await? {
             return Ok(Some(found));
         }
@@ -97,7 +107,7 @@ impl Reads {
         cid: Cid,
         terms: Terms,
     ) -> Result<Option<Found<Vec<Version>>>, ClusterError> {
-        let first = self.first_place(&cid, terms);
+        let first = self.first_place(&cid, terms).await?;
         if let Some(found) = self.history_in(first, cid, terms).await? {
             return Ok(Some(found));
         }
@@ -191,8 +201,24 @@ impl Reads {
     }
 
     /// Where to look first: where the caller says, or where the CID belongs if it is a node's.
-    fn first_place(&self, cid: &Cid, terms: Terms) -> PartitionId {
-        terms.partition.or_else(|| self.coordinator.locations.get(cid)).unwrap_or_else(|| self.home(cid))
+    async fn first_place(&self, cid: &Cid, terms: Terms) -> Result<PartitionId, ClusterError> {
+        if let Some(known) = terms.partition.or_else(|| self.coordinator.locations.get(cid)) {
+            return Ok(known);
+        }
+        let home = self.home(cid);
+        if terms.forwarded || !matches!(terms.consistency, Consistency::Session(_)) {
+            return Ok(home);
+        }
+        // The session's index is of the partition that holds the entity: in another one it would be
+        // waited for in vain.
+        if self.coordinator.routing.is_here(home.group()) && self.coordinator.reads.holds(home, cid)? {
+            return Ok(home);
+        }
+        let found = match self.coordinator.locate_here(cid)? {
+            Some(found) => Some(found),
+            None => self.coordinator.locate(*cid).await?,
+        };
+        Ok(found.unwrap_or(home))
     }
 
     /// Where else it is: edges and versions may be anywhere.
@@ -421,7 +447,7 @@ impl Reads {
                 version: entity.version,
                 deleted: entity.deleted || dangling,
                 generation: entity.generation,
-                properties: entity.properties,
+                properties: if dangling { Properties::new() } else { entity.properties },
                 kind: entity.kind.into(),
                 partition,
             }
@@ -436,6 +462,7 @@ impl Reads {
             wanted.entry(self.home(&cid)).or_default().insert(cid);
         }
         self.freshen_those_here(wanted.keys().copied(), terms).await?;
+        let terms = terms.elsewhere();
         let mut generations: BTreeMap<Cid, u64> = BTreeMap::new();
         for (partition, cids) in wanted {
             let cids: Vec<Cid> = cids.into_iter().collect();
