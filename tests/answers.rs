@@ -182,3 +182,18 @@ async fn a_nodes_operation_on_an_edge_says_that_it_is_one() {
     assert_eq!(client.execute(operation, None).await.unwrap_err().code(), ErrorCode::NotFound);
     alone.cluster.stop().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_joins_by_its_name_is_told_the_configuration() {
+    let mut alone = Alone::start().await;
+    let mut raw = alone.raw().await;
+    let join = |name: &str| v1::JoinRequest {
+        node: Some(v1::NodeId { id: name.to_owned(), ..Default::default() }),
+        ..Default::default()
+    };
+    let config = raw.join_cluster(join("n")).await.unwrap().into_inner().config.unwrap();
+    assert_eq!(config.nodes.iter().map(|node| node.id.as_str()).collect::<Vec<_>>(), ["n"]);
+    let refused = raw.join_cluster(join("nobody")).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::FailedPrecondition, "{refused:?}");
+    alone.cluster.stop().await.unwrap();
+}

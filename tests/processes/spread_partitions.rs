@@ -6,7 +6,7 @@ use kotoba_db_cluster_proto::v1::{self, operation::Kind};
 
 use crate::{
     harness::{Cluster, service},
-    refused_values::{Asker, edge, named, update_edge},
+    refused_values::{Asker, code_in, edge, named, update_edge},
 };
 
 const SPOKES: usize = 40;
@@ -50,7 +50,17 @@ async fn any_node_answers_for_partitions_of_others() {
         );
     }
 
+    // A receipt's index is of the partition of the edge's source, which the edge's CID does not tell.
+    let receipt = askers[0].done(update_edge(entering.first().expect("some"))).await;
+    for address in &addresses {
+        let seen = entity_at(address, &receipt).await;
+        assert_eq!(seen.version, receipt.version_cid);
+    }
+
     let edge = leaving.first().expect("some").clone();
+    let request = v1::NeighborsRequest { cid: edge.clone(), ..Default::default() };
+    let refused = service(&addresses[0]).neighbors(request).await.expect_err("an edge has no edges");
+    assert_eq!(code_in(&refused), "KDB-0010");
     for asker in &mut askers {
         asker.refused(Kind::DeleteNode(v1::DeleteNode { cid: edge.clone() }), "KDB-0010").await;
     }
@@ -63,6 +73,18 @@ async fn any_node_answers_for_partitions_of_others() {
     assert!(in_pages_of(7, &addresses[0], &hub).await.is_empty(), "edges are of the life before");
     askers[0].refused(update_edge(entering.first().expect("some")), "KDB-0008").await;
     cluster.finish();
+}
+
+/// An entity at the index of a receipt, as one node tells it.
+async fn entity_at(address: &str, receipt: &v1::ClientResponse) -> v1::Entity {
+    let options = v1::ReadOptions {
+        consistency: v1::Consistency::Session.into(),
+        min_index: receipt.log_index,
+        ..Default::default()
+    };
+    let request = v1::GetEntityRequest { cid: receipt.result_cid.clone(), options: Some(options) };
+    let answer = service(address).get_entity(request).await.expect("an answer").into_inner();
+    answer.entity.expect("it exists")
 }
 
 /// All neighbours of a node, as one node tells them.

@@ -60,6 +60,9 @@ impl Services {
     ) -> Result<v1::JoinResponse, ClusterError> {
         let serving = self.serving()?;
         let (routing, handle) = (&serving.coordinator.routing, &serving.coordinator.handle);
+        if request.incarnation.is_empty() && request.cluster_id.is_empty() {
+            return asked_by_name(routing, &request);
+        }
         let joiner = Joiner::parse(&request)?;
         joiner.check_cluster(&handle.meta())?;
         match joiner.standing(&handle.meta())? {
@@ -327,6 +330,19 @@ impl Joiner {
             format!("node {} at {} cannot join: {refusal}", self.node, self.address),
         )
     }
+}
+
+/// The specification's call, which names a node and nothing else: a member is told the configuration.
+fn asked_by_name(routing: &Routing, request: &v1::JoinRequest) -> Result<v1::JoinResponse, ClusterError> {
+    let node =
+        request.node.as_ref().ok_or_else(|| errors::malformed("the joining node does not say who it is"))?;
+    let name = NodeId(node.id.clone());
+    if routing.meta().active_peer(&name).is_some() {
+        return Ok(joined(routing));
+    }
+    let refusal = MetaRefusal::UnknownNode;
+    let what = format!("node {:?} cannot join: {refusal}", name.0);
+    Err(ClusterError::new(ClusterError::from(refusal).code(), what))
 }
 
 fn joined(routing: &Routing) -> v1::JoinResponse {
