@@ -233,10 +233,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_bank_passes_and_the_planted_bug_is_found() {
-        assert_eq!(find::<Remembered>(0..SEEDS), None);
-        assert!(find::<Forgotten>(0..SEEDS).is_some(), "the bug shows in {SEEDS} runs");
+    fn the_bank_passes() {
+        assert_eq!(find::<Remembered>(0..12), None);
     }
 
-    const SEEDS: u64 = 12;
+    #[test]
+    fn the_planted_bug_is_found() {
+        assert!(find::<Forgotten>(0..60).is_some(), "it shows in the first sixty runs");
+    }
 }

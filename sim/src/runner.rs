@@ -265,14 +265,18 @@ mod tests {
         assert!(outcomes.iter().any(|(groups, _)| *groups > 1), "some runs have several groups");
         assert!(outcomes.iter().all(|(_, violation)| violation.is_none()), "{outcomes:?}");
     }
+
     /// A source that is calm about everything but the failures of replication.
     #[derive(Clone, Debug)]
     struct OnlyReplicationFails(Seeded);
 
     impl Source for OnlyReplicationFails {
         fn number(&mut self, point: Point, below: u64) -> u64 {
-            let asks = point.topic == Topic::Client || (point.topic == Topic::Message && below == 1_000_000);
-            if asks { self.0.number(point, below) } else { 0 }
+            let drawn = match point.topic {
+                Topic::Asks | Topic::Client => true,
+                topic => topic == Topic::Message && below == 1_000_000,
+            };
+            if drawn { self.0.number(point, below) } else { 0 }
         }
 
         fn boxed(&self) -> Box<dyn Source> {

@@ -38,7 +38,7 @@ pub(super) struct Arguments {
     /// The seed is one of a benchmark.
     #[arg(long)]
     benchmark: bool,
-    /// The schedule is one of the fuzz target `world`.
+    /// The schedule comes from the fuzz target `world`.
     #[arg(long, conflicts_with = "benchmark")]
     short: bool,
     /// The run's failure rate, where it had one.
@@ -68,7 +68,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
         write_schedule(path, &notes.schedule())?;
         let (path, machine) = (path.display(), run.machine.name());
         output::talk(&format!(
-            "its schedule: cargo run --release -p kotoba-sim -- replay --schedule {path} --machine {machine} --short"
+            "make it small: cargo run --release -p kotoba-sim -- shrink --schedule {path} --machine {machine} --short"
         ));
     }
     conclude(&outcome)

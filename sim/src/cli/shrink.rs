@@ -1,12 +1,12 @@
 //! `shrink`: a failing run made small.
 
-use std::{fs, num::NonZeroUsize, path::PathBuf};
+use std::{num::NonZeroUsize, path::PathBuf};
 
 use super::{
     CommandError,
     machines::{MachineName, with_machine},
     output,
-    replay::read_schedule,
+    replay::{read_schedule, write_schedule},
 };
 use crate::{
     choice::{Recorded, Recorder, Schedule, Seeded, Source},
@@ -27,6 +27,9 @@ pub(super) struct Arguments {
     /// What is replicated.
     #[arg(long, value_enum, default_value_t)]
     machine: MachineName,
+    /// The schedule comes from the fuzz target `world`.
+    #[arg(long)]
+    short: bool,
     /// Runs it may take.
     #[arg(long)]
     runs: Option<u64>,
@@ -54,9 +57,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
         Some(path) => Box::new(Recorded::new(&read_schedule(path)?)),
         None => Box::new(Seeded::new(arguments.seed.unwrap_or_default())),
     };
+    let (scale, short) = if arguments.short { (Scale::Short, " --short") } else { (Scale::Drawn, "") };
     let found = with_machine!(arguments.machine, M => {
-        runner::shrink::<M>(source, Scale::Drawn, effort)
-            .map(|found| (words_of::<M>(&found.schedule, Scale::Drawn), found))
+        runner::shrink::<M>(source, scale, effort)
+            .map(|found| (words_of::<M>(&found.schedule, scale), found))
     });
     let Some((words, Small { violation, before, schedule, runs })) = found else {
         return Err(CommandError::new("this run does not fail"));
@@ -69,17 +73,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
         schedule.choices.len(),
         runs
     ));
-    let text = serde_json::to_string(&schedule).expect("a schedule is plain data");
     match &arguments.to {
-        None => output::data(&text),
+        None => output::data(&serde_json::to_string(&schedule).expect("a schedule is plain data")),
         Some(path) => {
-            fs::write(path, text).map_err(|error| {
-                CommandError::new(format!("{} cannot be written: {error}", path.display()))
-            })?;
+            write_schedule(path, &schedule)?;
             let machine = arguments.machine.name();
             let mutant = arguments.mutant.as_ref().map_or(String::new(), |id| format!(" --mutant {id}"));
             output::talk(&format!(
-                "read it: cargo run --release -p kotoba-sim -- replay --schedule {} --machine {machine}{mutant}",
+                "read it: cargo run --release -p kotoba-sim -- replay --schedule {} --machine {machine}{short}{mutant}",
                 path.display()
             ));
         }

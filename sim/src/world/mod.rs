@@ -60,8 +60,8 @@ use event::Event;
 use host::{Asker, Host};
 use network::Network;
 
-/// Events of one run, at most: beyond it something spins.
-const EVENTS_MAX: u64 = 20_000_000;
+/// Steps of one run, at most: beyond it something spins.
+const STEPS_MAX: u64 = 20_000_000;
 
 /// Checks that remember.
 #[derive(Clone, Debug)]
@@ -79,6 +79,8 @@ pub struct World<M: StateMachine> {
     profile: Profile,
     choices: Chooser,
     now: TrueTime,
+    /// Moments at which something happened.
+    steps: u64,
     agenda: Agenda<Event<M::Answer>>,
     /// What happens next, at the same moment.
     at_once: VecDeque<Event<M::Answer>>,
@@ -129,6 +131,7 @@ impl<M: StateMachine> World<M> {
         let spare = if profile.administration.resizes > 0 { 2 } else { 0 };
         let mut world = Self {
             now: 0,
+            steps: 0,
             agenda: Agenda::default(),
             at_once: VecDeque::new(),
             hosts: Vec::new(),
@@ -223,6 +226,10 @@ impl<M: StateMachine> World<M> {
     /// Runs until a moment, or until a check fails.
     pub fn run_until(&mut self, until: TrueTime) {
         while self.violation.is_none() {
+            self.steps += 1;
+            if self.steps > STEPS_MAX {
+                self.fail(Check::Bounds, format!("more than {STEPS_MAX} steps: something spins"));
+            }
             if let Some(event) = self.at_once.pop_front() {
                 self.happen(event);
                 continue;
@@ -240,9 +247,6 @@ impl<M: StateMachine> World<M> {
                 self.tick(host);
             } else if let Some((_, event)) = self.agenda.pop() {
                 self.happen(event);
-            }
-            if self.trace.events() > EVENTS_MAX {
-                self.fail(Check::Bounds, format!("more than {EVENTS_MAX} events: something spins"));
             }
         }
         if self.violation.is_none() {
