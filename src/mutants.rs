@@ -289,6 +289,10 @@ mutants! {
         "a voter in an earlier term without whose vote there is no majority";
     M65 Raft Liveness "a follower whose acknowledgements were lost is not asked again once the log is purged past them",
         "a full window of lost acknowledgements, and a purge before they are asked for again";
+    M66 Log Durability "a restart takes the last batch it reads for durable",
+        "a process that dies between a write and its flush, the machine lives on; later its power fails";
+    M67 Log Durability "a restart flushes the last batch it reads, and does not write it again",
+        "a flush that fails, a restart of the process alone, then a power failure";
 }
 
 #[cfg(test)]

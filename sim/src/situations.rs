@@ -29,6 +29,7 @@ macro_rules! situations {
                     self,
                     Self::Crashed
                         | Self::CrashedWriting
+                        | Self::DiedAlone
                         | Self::Outage
                         | Self::Paused
                         | Self::Wiped
@@ -97,6 +98,8 @@ situations! {
     Crashed = "crashes",
     /// A process was killed while its disk was writing.
     CrashedWriting = "crashes-inside-disk-operations",
+    /// A process died and its machine lived on: what was not flushed is still read.
+    DiedAlone = "crashes-of-the-process-alone",
     /// Every process was killed at once.
     Outage = "outages-of-a-majority",
     /// A restart cut a torn tail.

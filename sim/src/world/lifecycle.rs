@@ -36,6 +36,8 @@ pub(super) const GENESIS: Position = Position::new(Index(1), Term(1));
 /// How long a killed process stays down at most, and at least.
 const DOWN_NANOS: u64 = 3_000_000_000;
 const DOWN_NANOS_MIN: u64 = 20_000_000;
+/// One process in this many dies without its machine.
+const DIES_ALONE_ONE_IN: u64 = 3;
 
 impl<M: StateMachine> World<M> {
     /// Starts a host's process from what its disk holds.
@@ -250,7 +252,8 @@ impl<M: StateMachine> World<M> {
         process.groups.remove(&group);
     }
 
-    /// Kills a process: what was not flushed may be lost, sector by sector.
+    /// Kills a process. With its machine: what was not flushed may be lost, sector by sector. Alone: the
+    /// next one reads all of it, and a later power failure may still take it.
     pub(super) fn crash(&mut self, at: usize) {
         let host = &mut self.hosts[at];
         let number = host.number;
@@ -278,9 +281,14 @@ impl<M: StateMachine> World<M> {
             }
         }
         let choices = &mut self.choices;
-        let disk = process.writer.disk().crash(|versions| {
-            usize::try_from(choices.below(Topic::Crash, number, versions as u64)).expect("few versions")
-        });
+        let disk = if choices.below(Topic::Crash, number, DIES_ALONE_ONE_IN) == 1 {
+            self.situations.count(Situation::DiedAlone);
+            process.writer.disk().process_died()
+        } else {
+            process.writer.disk().crash(|versions| {
+                usize::try_from(choices.below(Topic::Crash, number, versions as u64)).expect("few versions")
+            })
+        };
         // The store may have kept more than it was asked to.
         for (&group, hosted) in &process.groups {
             let lucky = self.choices.below(Topic::Crash, number, 3) == 1;

@@ -39,8 +39,8 @@ struct File {
     /// For each sector written since the last flush: what was durable, then each later content.
     unsynced: BTreeMap<usize, Vec<Vec<u8>>>,
     unreadable: BTreeSet<usize>,
-    /// A flush failed: none makes anything durable any more.
-    given_up: bool,
+    /// Sectors whose flush failed: none makes them durable any more, unless they are written again.
+    doomed: BTreeSet<usize>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +70,8 @@ impl MemDisk {
     }
 
     /// Lets the flush of a file fail that comes after this many others. As on real disks, later ones
-    /// then claim to have succeeded, and what was written to that file may be lost all the same.
+    /// then claim to have succeeded, and what this one should have written may be lost all the same,
+    /// though it is read until then.
     pub const fn fail_sync_after(&mut self, syncs: u64) {
         self.failing_sync = Some(self.syncs + syncs);
     }
@@ -130,10 +131,17 @@ impl MemDisk {
                 let version = &versions[choose(versions.len())];
                 file.contents[sector * SECTOR..][..version.len()].copy_from_slice(version);
             }
-            file.given_up = false;
+            file.doomed.clear();
             after.files.insert(id, file);
         }
         after
+    }
+
+    /// The disk after its process died and the machine did not: everything that was written is read,
+    /// whether or not it is durable, and what is not may still be lost.
+    #[must_use]
+    pub fn process_died(&self) -> Self {
+        Self { power_cut_at: None, failing_sync: None, refuse_writes: false, ..self.clone() }
     }
 
     fn file(&self, name: &str) -> Result<&File, DiskError> {
@@ -203,6 +211,7 @@ impl File {
         for sector in sectors {
             let after = self.sector(sector);
             self.unreadable.remove(&sector);
+            self.doomed.remove(&sector);
             self.unsynced.entry(sector).or_default().push(after);
         }
     }
@@ -269,13 +278,12 @@ impl Disk for MemDisk {
         self.syncs += 1;
         let fails = self.failing_sync.is_some_and(|at| self.syncs == at + 1);
         let file = self.file_mut(name).ok_or(DiskError::NotFound)?;
-        file.given_up |= fails;
         if fails {
+            file.doomed.extend(file.unsynced.keys());
             return Err(DiskError::Failed("the flush failed".to_owned()));
         }
-        if !file.given_up {
-            file.unsynced.clear();
-        }
+        let doomed = &file.doomed;
+        file.unsynced.retain(|sector, _| doomed.contains(sector));
         Ok(())
     }
 

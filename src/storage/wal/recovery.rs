@@ -8,6 +8,9 @@
 //! 3. What is not whole and was not complete is a *torn tail*: never acknowledged, cut.
 //! 4. What is not whole and was complete is *damage*: never cut. Records in it that can be read are
 //!    used; a group that may have lost one, or whose entry cannot be read, is damaged.
+//! 5. What is whole may still be on no disk: a process that died before its flush, or of a failed one,
+//!    leaves its last batch in the system's cache, where the next one reads it. Unless a mark says that
+//!    the flush succeeded, that batch is *unproven*, and is written again before anybody relies on it.
 
 use alloc::{
     collections::{BTreeMap, BTreeSet},
@@ -15,7 +18,7 @@ use alloc::{
     string::String,
     vec::Vec,
 };
-use core::fmt;
+use core::{fmt, ops::Range};
 
 use super::{
     BatchSequence, BootEpoch, DiskError, EntryIndex, GroupId, LogId, ReadDisk, SegmentNumber,
@@ -235,6 +238,8 @@ pub(super) struct Recovered {
     pub(super) damage: Vec<Damage>,
     pub(super) torn: Option<TornTail>,
     pub(super) end: SegmentEnd,
+    /// The last batch of the newest segment, where its flush may have failed or never have been.
+    pub(super) unproven: Option<Range<u64>>,
     /// The segments that are there, needed or not.
     pub(super) files: BTreeSet<SegmentNumber>,
     /// What the reading rests on, where some of it is damaged.
@@ -271,6 +276,7 @@ pub(super) fn recover(disk: &impl ReadDisk) -> Result<Option<Recovered>, OpenErr
     let mut replay = Replay::default();
     let mut end = SegmentEnd::default();
     let mut torn = None;
+    let mut unproven = None;
     let mut expected = newest_header.oldest;
     for (&segment, header) in &headers {
         if segment > expected {
@@ -286,11 +292,22 @@ pub(super) fn recover(disk: &impl ReadDisk) -> Result<Option<Recovered>, OpenErr
         let found = Scan::new(&image, segment, &seal, sealed).run(first, &mut replay);
         torn = found.torn.then_some(TornTail { segment, offset: found.offset });
         end = SegmentEnd { segment, offset: found.offset, sequence: found.sequence };
+        unproven = found.unproven;
     }
     let (groups, damage) = replay.finish();
     let damaged = damage.iter().map(|damage| damage.segment).max();
     let witnesses = damaged.map(|damaged| Witnesses { oldest: newest_header.oldest, damaged });
-    Ok(Some(Recovered { log, boot: newest_header.boot, groups, damage, torn, end, files, witnesses }))
+    Ok(Some(Recovered {
+        log,
+        boot: newest_header.boot,
+        groups,
+        damage,
+        torn,
+        end,
+        unproven,
+        files,
+        witnesses,
+    }))
 }
 
 /// Reads a segment's header from whichever copy is whole.

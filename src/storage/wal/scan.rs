@@ -70,7 +70,7 @@ impl SegmentImage {
 }
 
 /// Where a segment's batches were found to end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ScanEnd {
     /// Behind the last batch.
     pub(super) offset: u64,
@@ -78,6 +78,8 @@ pub(super) struct ScanEnd {
     pub(super) sequence: BatchSequence,
     /// Whether something that is no batch stands behind it.
     pub(super) torn: bool,
+    /// The last batch, where nothing says that its flush succeeded.
+    pub(super) unproven: Option<Range<u64>>,
 }
 
 /// One segment being read.
@@ -122,15 +124,18 @@ impl<'a> Scan<'a> {
     /// Replays every batch. `next` is the segment's first.
     pub(super) fn run(&self, mut next: BatchSequence, replay: &mut Replay) -> ScanEnd {
         let mut offset = DATA_START;
+        let mut last = None;
         while self.sealed.is_none_or(|end| offset < end.offset) {
             if let Some(end) = self.whole_batch(offset, next) {
                 self.salvage(offset..end, replay);
                 if offset == DATA_START {
                     replay.keep_only(&self.groups_in(offset..end));
                 }
+                last = Some(offset..end);
                 (offset, next) = (end, next.next());
             } else if let Some(completed) = self.evidence(offset, next) {
                 self.salvage(offset..completed.end, replay);
+                last = None;
                 (offset, next) = (completed.end, completed.next);
             } else {
                 break;
@@ -147,7 +152,9 @@ impl<'a> Scan<'a> {
             replay.lose(self.at(offset).damage(DamageKind::Records));
         }
         replay.mirrors(self.mirrors.values());
-        ScanEnd { offset, sequence, torn: self.sealed.is_none() && self.is_torn(offset, next) }
+        let proven = self.sealed.is_some() || self.marks.iter().any(|mark| mark.sequence >= sequence);
+        let unproven = last.filter(|_| !proven);
+        ScanEnd { offset, sequence, torn: self.sealed.is_none() && self.is_torn(offset, next), unproven }
     }
 
     /// The end of the batch at `offset`, if every byte of it is what was written.

@@ -13,16 +13,17 @@ use alloc::{
     collections::{BTreeMap, BTreeSet},
     format,
     string::String,
+    vec,
     vec::Vec,
 };
-use core::mem;
+use core::{mem, ops::Range};
 
 use super::{
     BatchSequence, BootEpoch, Disk, DiskError, EntryIndex, GroupId, GroupWrite, LogId, OpenError, Place,
     Recovery, SegmentNumber, WalOptions, WriteError,
     batch::{Buffers, Destination},
     codec::{Mark, SEGMENT_BYTES_MIN, Seal},
-    recovery::{Witnesses, recover},
+    recovery::{Witnesses, recover, segment_name},
     state::GroupState,
 };
 use crate::raft::{HardState, Position, SnapshotMeta, WriteFault};
@@ -137,6 +138,9 @@ impl<D: Disk> WalWriter<D> {
             writer.files = found.files;
             writer.witnesses = found.witnesses;
             writer.next = found.end.sequence.next();
+            if let Some(batch) = found.unproven {
+                writer.secure(found.end.segment, &batch)?;
+            }
             previous = Some(found.end);
         }
         let number = writer.files.last().copied().unwrap_or_default().next();
@@ -154,6 +158,24 @@ impl<D: Disk> WalWriter<D> {
             }
         }
         Ok((writer, recovery))
+    }
+
+    /// Makes a batch durable that was read and may be in the system's cache only. To flush it is not
+    /// enough: after a flush that failed, the next one succeeds without having written it.
+    fn secure(&mut self, segment: SegmentNumber, batch: &Range<u64>) -> Result<(), OpenError> {
+        if mutant!(M66) {
+            return Ok(());
+        }
+        let name = segment_name(segment);
+        let mut bytes = vec![0; usize::try_from(batch.end - batch.start).expect("it was in memory just now")];
+        let mut secured = self.disk.read_at(&name, batch.start, &mut bytes);
+        if secured.is_ok() && !mutant!(M67) {
+            secured = self.disk.write_at(&name, batch.start, &bytes);
+        }
+        self.counters.syncs += 1;
+        secured
+            .and_then(|()| self.disk.sync_data(&name))
+            .map_err(OpenError::disk(format!("making the end of {name} durable")))
     }
 
     fn new(disk: D, options: WalOptions, recovery: &Recovery) -> Self {

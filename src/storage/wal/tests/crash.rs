@@ -1,6 +1,6 @@
 //! Crashes at every change the log makes on disk: nothing acknowledged is lost, nothing is invented.
 
-use alloc::{rc::Rc, string::String, vec::Vec};
+use alloc::{format, rc::Rc, string::String, vec::Vec};
 use core::cell::RefCell;
 
 use super::{
@@ -114,6 +114,38 @@ fn power_may_fail_while_a_log_is_opened() {
             check_sound(&recovery);
             assert_eq!(read_all(again.disk(), &recovery), model);
         }
+    }
+}
+
+/// Restarts on a disk whose process died and whose machine did not, then lets the power fail: what
+/// the restart read must be found again.
+fn check_restart_then_power_failure(left: &MemDisk, before: &Model, after: &Model, what: &str) {
+    let (writer, recovery) = open(left.process_died());
+    check_sound(&recovery);
+    let found = read_all(writer.disk(), &recovery);
+    assert!(is_allowed(&found, before, after), "{what}: {found:?}\n{before:?}\n{after:?}");
+    let random = (0..4).map(|seed| writer.disk().crash(chooser(seed)));
+    for crashed in [writer.disk().crash(|_| 0)].into_iter().chain(random) {
+        let (again, recovery) = open(crashed);
+        check_sound(&recovery);
+        assert_eq!(read_all(again.disk(), &recovery), found, "{what}");
+    }
+}
+
+#[test]
+fn what_a_restart_reads_from_the_cache_survives_a_later_power_failure() {
+    let (disk, _, _) = run_until_power_fails(MemDisk::new());
+    for cut in 0..disk.operations() {
+        let mut disk = MemDisk::new();
+        disk.cut_power_at(cut);
+        let (left, before, after) = run_until_power_fails(disk);
+        check_restart_then_power_failure(&left, &before, &after, &format!("death in operation {cut}"));
+    }
+    for flush in 0..disk.operations() {
+        let mut disk = MemDisk::new();
+        disk.fail_sync_after(flush);
+        let (left, before, after) = run_until_power_fails(disk);
+        check_restart_then_power_failure(&left, &before, &after, &format!("flush {flush} fails"));
     }
 }
 
