@@ -57,9 +57,22 @@ impl Client {
     /// # Errors
     /// A malformed CID, or no answer within the deadline.
     pub async fn entity(&self, cid: &str, from: ReadFrom) -> Result<Option<v1::Entity>, ClusterError> {
+        Ok(self.entity_at(cid, from).await?.0)
+    }
+
+    /// The same, and how far the log of the entity's partition was applied where it was read: a later read
+    /// with session consistency of this index sees no less.
+    ///
+    /// # Errors
+    /// A malformed CID, or no answer within the deadline.
+    pub async fn entity_at(
+        &self,
+        cid: &str,
+        from: ReadFrom,
+    ) -> Result<(Option<v1::Entity>, u64), ClusterError> {
         let request = v1::GetEntityRequest { cid: cid.into(), options: from.options() };
         let answer = self.ask(from.route(), call!(get_entity, request)).await?;
-        Ok(answer.entity.filter(|_| answer.found))
+        Ok((answer.entity.filter(|_| answer.found), answer.log_index))
     }
 
     /// The bytes of a block; `None` where there is none of this CID.

@@ -53,7 +53,7 @@ use crate::{
     },
     runtime::{
         fs::{self, File},
-        random, tasks,
+        random, tasks, watcher,
     },
     storage::{
         graph_store::{BufferedStore, FjallStore, GraphStore, StoreError, StoreOptions},
@@ -348,6 +348,7 @@ impl<S: GraphStore> Loaded<S> {
             let disk = writer.close()?;
             (writer, recovery) = WalWriter::open(disk, options)?;
         }
+        watcher::recovered(&recovery);
         finish_installs(&store, &recovery, &config.data_dir.join("snapshots"))?;
         let meta = machine::stored_meta(&store)?.unwrap_or(first);
         Ok(Self { store, writer, recovery, meta })

@@ -12,15 +12,18 @@
 //! | `random` | the system's randomness | the run's seed |
 //! | `tasks` | tokio's | what the simulator's tokio lacks |
 //! | `thread` | threads of the system | tasks that do the same jobs, with pauses before each |
+//! | `watcher` | nothing | checks what the driver loop does with the core |
 
 #[cfg(not(madsim))]
 mod production;
 #[cfg(not(madsim))]
-pub(crate) use self::production::{clock, fs, net, random, tasks, thread};
+pub(crate) use self::production::{clock, fs, net, random, tasks, thread, watcher};
 
 #[cfg(madsim)]
 mod simulated;
 #[cfg(madsim)]
-pub use self::simulated::host::{Acceptor, Access, Connection, Disk, FileId, Host, Kind, Waiting, install};
+pub use self::simulated::host::{
+    Acceptor, Access, Connection, Disk, FileId, Host, Kind, Moment, Waiting, install,
+};
 #[cfg(madsim)]
-pub(crate) use self::simulated::{clock, fs, net, random, tasks, thread};
+pub(crate) use self::simulated::{clock, fs, net, random, tasks, thread, watcher};

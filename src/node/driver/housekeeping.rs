@@ -17,6 +17,7 @@ use crate::{
     },
     placement::{MetaState, next_step},
     raft::{ConfigurationChange, GroupId, Index, Input, Replica, RoleKind},
+    runtime::watcher,
 };
 
 /// When what was last done.
@@ -125,6 +126,7 @@ impl<V: Send + 'static> Driver<V> {
                 Err(error) => tracing::error!(%group, "a new replica cannot start: {error}"),
             }
         }
+        watcher::set(&self.node);
     }
 
     pub(super) fn status(&self) -> Vec<GroupStatus> {

@@ -47,6 +47,7 @@ use crate::{
     multiraft::{Node, NodeInput},
     placement::MetaState,
     raft::{GroupId, Index, Input, ReadId, SnapshotMeta, WriteToken},
+    runtime::watcher,
     storage::wal::{GroupWrite, LogIndex, WalEvent, WalHandle},
 };
 
@@ -193,6 +194,7 @@ impl<V: Send + 'static> Driver<V> {
         mut commands: mpsc::Receiver<Command>,
         mut events: mpsc::UnboundedReceiver<Event>,
     ) {
+        watcher::set(&self.node);
         self.first_campaigns();
         let mut arrived = Vec::with_capacity(COMMANDS_PER_TURN);
         let mut happened = Vec::with_capacity(COMMANDS_PER_TURN);
@@ -265,13 +267,16 @@ impl<V: Send + 'static> Driver<V> {
     /// does not hold, that group is taken out and the others go on.
     fn step(&mut self, input: NodeInput) {
         let now = self.clock.now();
+        watcher::given(now, &input);
         let node = &mut self.node;
         if catch_unwind(AssertUnwindSafe(|| node.handle(now, input))).is_err() {
             self.quarantine();
         }
         while let Some(output) = self.node.poll_output() {
+            watcher::wants(&output, &self.node, &self.log);
             self.carry_out(output);
         }
+        watcher::done(&self.node);
     }
 
     fn step_group(&mut self, group: GroupId, input: Input) {
@@ -280,6 +285,7 @@ impl<V: Send + 'static> Driver<V> {
 
     fn quarantine(&mut self) {
         let Some(group) = self.node.quarantine_stepping() else { return };
+        watcher::set(&self.node);
         let what =
             "an invariant of the consensus core does not hold, the panic message in the log says which";
         self.fail(group, &GroupFault::new(ErrorCode::Quarantined, what));
@@ -341,6 +347,7 @@ impl<V: Send + 'static> Driver<V> {
             self.fail(group, &fault);
             self.node.remove_group(group);
         }
+        watcher::set(&self.node);
     }
 
     fn on_command(&mut self, command: Command) {

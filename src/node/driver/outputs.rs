@@ -18,6 +18,7 @@ use crate::{
         AppendPlan, Body, EntrySource, GroupId, Index, Input, Output, PeerId, RoleKind, RoleReport,
         SnapshotMeta, WriteFault, WritePlan,
     },
+    runtime::watcher,
     storage::wal::{Entry, EntryKind, GatherError, GroupWrite, WalRequest, WriteError, WriteReceipt},
 };
 
@@ -75,6 +76,7 @@ impl<V: Send + 'static> Driver<V> {
         };
         // Bytes that are not yet durable can be read: they may already leave for the peers.
         self.log.submitted(&write);
+        watcher::wrote(&write, &self.log);
         self.writes.push(write);
         self.submitting.push(Submitted { group, token, install });
     }
@@ -117,6 +119,7 @@ impl<V: Send + 'static> Driver<V> {
         let writes = std::mem::take(&mut self.writes);
         let submitted = std::mem::take(&mut self.submitting);
         self.submitted.insert(tag, submitted);
+        watcher::submitted(tag);
         if self.wal.submit(WalRequest { tag, writes }).is_err() {
             self.on_written(&[tag], &Err(WriteError::Fault(WriteFault::WriteFailed)));
             self.submit_writes();
@@ -125,6 +128,7 @@ impl<V: Send + 'static> Driver<V> {
 
     /// A submission is durable, or failed.
     pub(super) fn on_written(&mut self, tags: &[u64], result: &Result<WriteReceipt, WriteError>) {
+        watcher::completed(tags, result);
         if let Ok(receipt) = result {
             self.log.written(receipt);
         }
@@ -183,6 +187,7 @@ impl<V: Send + 'static> Driver<V> {
     pub(super) fn on_applied(&mut self, event: ApplyEvent) {
         match event {
             ApplyEvent::Applied { group, index, digest } => {
+                watcher::applied(group, index, digest);
                 if let Some(state) = self.groups.get_mut(&group) {
                     state.set_applied(index, digest);
                 }
@@ -190,6 +195,7 @@ impl<V: Send + 'static> Driver<V> {
                 self.step_group(group, Input::Applied(index));
             }
             ApplyEvent::Installed { group, token, index, digest } => {
+                watcher::applied(group, index, digest);
                 if let Some(state) = self.groups.get_mut(&group) {
                     state.set_applied(index, digest);
                 }
@@ -206,6 +212,7 @@ impl<V: Send + 'static> Driver<V> {
                 self.fail(group, &GroupFault::new(code, problem));
                 // One that cannot apply must not lead; its log is intact, so a restart may heal it.
                 self.node.remove_group(group);
+                watcher::set(&self.node);
             }
         }
     }
@@ -277,6 +284,7 @@ impl<V: Send + 'static> Driver<V> {
     fn purge(&mut self, group: GroupId, meta: SnapshotMeta) {
         let write = GroupWrite { purge: Some(meta), ..GroupWrite::of(group) };
         self.log.submitted(&write);
+        watcher::wrote(&write, &self.log);
         self.writes.push(write);
     }
 

@@ -6,3 +6,4 @@ pub(crate) mod net;
 pub(crate) mod random;
 pub(crate) mod tasks;
 pub(crate) mod thread;
+pub(crate) mod watcher;

@@ -14,6 +14,12 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::{
+    multiraft::{Node, NodeInput, NodeOutput},
+    raft::{GroupId, Index, Now},
+    storage::wal::{GroupWrite, LogIndex, Recovery, WriteError, WriteReceipt},
+};
+
 /// Something that takes simulated time.
 pub type Waiting<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -45,6 +51,61 @@ pub trait Host: Send + Sync + 'static {
 
     /// The node heard or said this over a connection, in plain text.
     fn overheard(&self, what: &'static str, bytes: &[u8]);
+
+    /// The node's driver loop did something with its core.
+    fn watch(&self, moment: &Moment<'_>);
+}
+
+/// What a driver loop does with its core, as it does it.
+#[derive(Debug)]
+pub enum Moment<'a> {
+    /// The log was read back.
+    Recovered(&'a Recovery),
+    /// The core is in this state, not by an input: it was restarted, or told of members.
+    Set(&'a Node),
+    /// The core is about to be given an input.
+    Given {
+        /// What its clock shows.
+        now: Now,
+        /// The input.
+        input: &'a NodeInput,
+    },
+    /// The core wants something; it is about to be carried out.
+    Wants {
+        /// What.
+        output: &'a NodeOutput,
+        /// The core.
+        node: &'a Node,
+        /// The node's logs.
+        log: &'a LogIndex,
+    },
+    /// Everything was carried out that an input led to.
+    Done(&'a Node),
+    /// A write waits for the end of the turn.
+    Wrote {
+        /// Which.
+        write: &'a GroupWrite,
+        /// The node's logs, which hold its entries by now.
+        log: &'a LogIndex,
+    },
+    /// All writes that wait are handed to the log under this tag.
+    Submitted(u64),
+    /// Writes are durable, or failed.
+    Completed {
+        /// The tags they were handed over under.
+        tags: &'a [u64],
+        /// Whether they are.
+        result: &'a Result<WriteReceipt, WriteError>,
+    },
+    /// A group's state includes its entries up to an index.
+    Applied {
+        /// The group.
+        group: GroupId,
+        /// The index.
+        index: Index,
+        /// The state's digest.
+        digest: u128,
+    },
 }
 
 /// A disk with files and directories.

@@ -11,3 +11,4 @@ pub(crate) mod random;
 mod stream;
 pub(crate) mod tasks;
 pub(crate) mod thread;
+pub(crate) mod watcher;
