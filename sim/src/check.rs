@@ -11,6 +11,7 @@
 //! | [`monotonicity`] | term, commit and applied only rise; purged ≤ applied ≤ committed ≤ last | every step |
 //! | [`quorum_intersection`] | quorums of neighbouring configurations share a voter (thesis, 4.1) | every change of members |
 //! | [`recovery`] | a restart finds what the disk was told, or says what is damaged | every restart |
+//! | [`replay`] | a core given the same inputs does the same | every run of the whole program |
 //! | [`real_time`] | an operation takes effect between its call and its answer | every answer |
 //! | [`sessions`] | what a client may rely on from one of its operations to the next (Terry et al., 1994) | every run |
 //! | [`linearizability`] | a history has a sequential explanation (Herlihy and Wing, 1990) | a sample of the runs |
@@ -27,6 +28,7 @@ pub mod promise;
 pub mod quorum_intersection;
 pub mod real_time;
 pub mod recovery;
+pub mod replay;
 pub mod sessions;
 pub mod state_machine_safety;
 
@@ -56,6 +58,8 @@ pub enum Check {
     QuorumIntersection,
     /// A restart finds what the disk was told.
     Recovery,
+    /// A core given the same inputs does the same.
+    Replay,
     /// An operation takes effect between its call and its answer.
     RealTime,
     /// A request takes effect once.
@@ -90,6 +94,7 @@ impl fmt::Display for Check {
             Self::Monotonicity => "monotonicity",
             Self::QuorumIntersection => "quorum-intersection",
             Self::Recovery => "recovery",
+            Self::Replay => "replay",
             Self::RealTime => "real-time",
             Self::ExactlyOnce => "exactly-once",
             Self::Linearizability => "linearizability",

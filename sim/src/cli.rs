@@ -1,6 +1,7 @@
 //! The program: one file for each command. Standard output is data, standard error is talk.
 
 mod corpus;
+mod engines;
 mod hash;
 mod machines;
 mod mutants;

@@ -7,24 +7,47 @@ use std::collections::BTreeMap;
 
 use kotoba_db_cluster::{
     raft::{GroupId, HardState, Position, SnapshotMeta},
-    storage::wal::{Disk, EntryIndex, GroupWrite, RecoveredGroup, Recovery, WalWriter},
+    storage::wal::{Disk, EntryIndex, GroupWrite, Place, RecoveredGroup, Recovery, WalWriter},
 };
 
 use super::{Check, Verdict, Violation};
 
 /// One group's durable state.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Durable {
     hard_state: HardState,
     start: SnapshotMeta,
-    entries: Vec<Position>,
+    entries: EntryIndex,
+}
+
+impl Default for Durable {
+    fn default() -> Self {
+        let entries = EntryIndex::new(Position::ZERO);
+        Self { hard_state: HardState::default(), start: SnapshotMeta::default(), entries }
+    }
 }
 
 impl Durable {
     fn begin_at(&mut self, meta: &SnapshotMeta) {
         if meta.position.index >= self.start.position.index {
             self.start = meta.clone();
-            self.entries.retain(|position| position.index > meta.position.index);
+            self.entries.purge(meta.position);
+        }
+    }
+
+    fn carry_out(&mut self, write: &GroupWrite) {
+        self.hard_state = write.hard_state.unwrap_or(self.hard_state);
+        if let Some(meta) = &write.install {
+            self.begin_at(meta);
+        }
+        if let Some(from) = write.truncate_from {
+            self.entries.truncate(from);
+        }
+        for entry in &write.entries {
+            self.entries.push(entry.term, Place { segment: None, offset: 0, length: 0 });
+        }
+        if let Some(meta) = &write.purge {
+            self.begin_at(meta);
         }
     }
 }
@@ -40,53 +63,62 @@ impl Kept {
     pub fn of<D: Disk>(writer: &WalWriter<D>, groups: impl IntoIterator<Item = GroupId>) -> Self {
         let durable = groups.into_iter().filter_map(|group| {
             let (hard_state, start, index) = writer.durable(group)?;
-            Some((group, Durable { hard_state, start: start.clone(), entries: positions(index) }))
+            Some((group, Durable { hard_state, start: start.clone(), entries: index.clone() }))
         });
         Self { groups: durable.collect() }
     }
-}
 
-impl Kept {
-    /// What would be held if these writes were carried out too.
-    #[must_use]
-    pub fn with(mut self, writes: &[GroupWrite]) -> Self {
+    /// What a restart found is what is held from now on; of damaged groups, what was held before.
+    pub fn read_back(&mut self, recovery: &Recovery) {
+        self.groups.retain(|group, _| recovery.groups.contains_key(group));
+        for (&group, found) in recovery.groups.iter().filter(|(_, found)| found.damage.is_none()) {
+            let (start, entries) = (found.start.clone(), found.index.clone());
+            self.groups.insert(group, Durable { hard_state: found.hard_state, start, entries });
+        }
+    }
+
+    /// These writes are carried out.
+    pub fn carry_out(&mut self, writes: &[GroupWrite]) {
         for write in writes {
             if write.remove {
                 self.groups.remove(&write.group);
             }
-            let durable = self.groups.entry(write.group).or_default();
-            durable.hard_state = write.hard_state.unwrap_or(durable.hard_state);
-            if let Some(meta) = &write.install {
-                durable.begin_at(meta);
-            }
-            if let Some(from) = write.truncate_from {
-                durable.entries.retain(|position| position.index < from);
-            }
-            durable.entries.extend(write.entries.iter().map(|entry| entry.position()));
-            if let Some(meta) = &write.purge {
-                durable.begin_at(meta);
-            }
+            self.groups.entry(write.group).or_default().carry_out(write);
         }
+    }
+
+    /// What would be held if these writes were carried out too.
+    #[must_use]
+    pub fn with(mut self, writes: &[GroupWrite]) -> Self {
+        self.carry_out(writes);
         self
+    }
+
+    /// What is held of a group: term and vote, where its log begins, and its entries.
+    #[must_use]
+    pub fn durable(&self, group: GroupId) -> Option<(HardState, &SnapshotMeta, &EntryIndex)> {
+        self.groups.get(&group).map(|durable| (durable.hard_state, &durable.start, &durable.entries))
     }
 
     /// Whether a position is held, as an entry or by a state with its effect.
     #[must_use]
     pub fn holds(&self, group: GroupId, position: Position) -> bool {
         self.groups.get(&group).is_some_and(|durable| {
-            durable.start.position.index >= position.index || durable.entries.contains(&position)
+            durable.start.position.index >= position.index || durable.entries.holds(position)
         })
     }
 }
 
-fn positions(index: &EntryIndex) -> Vec<Position> {
-    index.range(index.base().index.next(), index.last().index).map(|(position, _)| position).collect()
+fn positions(index: &EntryIndex) -> impl Iterator<Item = Position> {
+    index.range(index.base().index.next(), index.last().index).map(|(position, _)| position)
 }
 
 fn matches(kept: Option<&Durable>, found: Option<&RecoveredGroup>) -> bool {
     match (kept, found) {
         (None, None) => true,
-        (Some(kept), Some(found)) => kept.start == found.start && kept.entries == positions(&found.index),
+        (Some(kept), Some(found)) => {
+            kept.start == found.start && positions(&kept.entries).eq(positions(&found.index))
+        }
         (None, Some(_)) | (Some(_), None) => false,
     }
 }
@@ -129,6 +161,6 @@ pub fn recovered(host: u32, before: &Kept, after: &Kept, recovery: &Recovery) ->
     Ok(())
 }
 
-fn summary(durable: &Durable) -> (HardState, Position, Option<Position>, usize) {
-    (durable.hard_state, durable.start.position, durable.entries.last().copied(), durable.entries.len())
+fn summary(durable: &Durable) -> (HardState, Position, Position, usize) {
+    (durable.hard_state, durable.start.position, durable.entries.last(), durable.entries.len())
 }

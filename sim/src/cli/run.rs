@@ -7,12 +7,12 @@ use std::{
     time::Duration,
 };
 
-use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use super::{
     CommandError, Seeds,
+    engines::Engine,
     machines::{MachineName, with_machine},
     output::{self, Format},
 };
@@ -53,18 +53,6 @@ pub(super) struct Arguments {
     /// How results are printed.
     #[arg(long, value_enum, default_value_t)]
     output: Format,
-}
-
-/// How much of a node is real.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum Engine {
-    /// The pure node, its log and its state machine, driven by hand: thousands of simulated seconds a
-    /// second.
-    #[default]
-    World,
-    /// The whole program with its threads, gRPC and TLS, on a simulated network, disk and clock: one
-    /// process a seed. Built by cargo when it is first asked for.
-    Madsim,
 }
 
 /// What came of all seeds.
@@ -121,7 +109,8 @@ fn run_in_madsim(arguments: &Arguments) -> Result<(), CommandError> {
         faults: BTreeMap::new(),
         situations: BTreeMap::new(),
     };
-    let settings = launch::Settings { seeds, mutant: None, jobs: arguments.jobs() };
+    let jobs = arguments.jobs();
+    let settings = launch::Settings { scale: arguments.scale(), jobs, ..launch::Settings::of(seeds) };
     let launched = launch::run(&settings, |outcome| {
         report.seeds += 1;
         report.simulated_seconds += outcome.simulated_seconds;
@@ -135,7 +124,7 @@ fn run_in_madsim(arguments: &Arguments) -> Result<(), CommandError> {
             }
         }
         if let Some(failure) = outcome.failure {
-            let (seed, replay) = (outcome.seed, launch::replay_command(outcome.seed, None));
+            let (seed, replay) = (outcome.seed, launch::replay_command(outcome.seed, &settings));
             report.failures.push(Failure { seed, check: failure.check, replay, message: failure.message });
         }
         bar.inc(1);

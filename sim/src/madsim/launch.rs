@@ -17,6 +17,7 @@ use std::{
 use thiserror::Error;
 
 use super::outcome::{Failure, Outcome};
+use crate::profile::Scale;
 
 /// The program that runs one seed.
 pub const PROGRAM: &str = "kotoba-sim-madsim";
@@ -30,8 +31,30 @@ pub struct Settings {
     pub seeds: Range<u64>,
     /// A mutant that the product is built with and runs as.
     pub mutant: Option<String>,
+    /// How much a run holds.
+    pub scale: Scale,
+    /// How the engine is built.
+    pub build: Build,
     /// Processes at a time, at least 1.
     pub jobs: usize,
+}
+
+/// How the engine is built. A seed is the same run in every build.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Build {
+    /// Fast.
+    #[default]
+    Release,
+    /// With debug assertions, and without optimisations.
+    Debug,
+}
+
+impl Settings {
+    /// These seeds, as they are drawn, one process at a time.
+    #[must_use]
+    pub fn of(seeds: Range<u64>) -> Self {
+        Self { seeds, mutant: None, scale: Scale::Drawn, build: Build::Release, jobs: 1 }
+    }
 }
 
 /// Why nothing was run.
@@ -58,7 +81,7 @@ pub enum LaunchError {
 /// # Errors
 /// Where it cannot be built or started. A run that crashes is an [`Outcome`] with a failure.
 pub fn run(settings: &Settings, mut finished: impl FnMut(Outcome)) -> Result<(), LaunchError> {
-    let program = build(settings.mutant.is_some())?;
+    let program = build(settings.mutant.is_some(), settings.build)?;
     let next = AtomicU64::new(settings.seeds.start);
     let unstarted = Mutex::new(None);
     let (told, outcomes) = mpsc::channel();
@@ -71,7 +94,7 @@ pub fn run(settings: &Settings, mut finished: impl FnMut(Outcome)) -> Result<(),
                     if seed >= settings.seeds.end {
                         return;
                     }
-                    match run_one(program, seed, settings.mutant.as_deref()) {
+                    match run_one(program, seed, settings) {
                         // Nobody listens any more only where another process could not be started.
                         Ok(outcome) => drop(told.send(outcome)),
                         Err(error) => {
@@ -94,9 +117,10 @@ pub fn run(settings: &Settings, mut finished: impl FnMut(Outcome)) -> Result<(),
 
 /// The command that shows a seed's run line by line.
 #[must_use]
-pub fn replay_command(seed: u64, mutant: Option<&str>) -> String {
-    let mutant = mutant.map(|mutant| format!(" --mutant {mutant}")).unwrap_or_default();
-    format!("KOTOBA_LOG=kotoba_sim=info target/madsim/release/{PROGRAM} {seed}{mutant}")
+pub fn replay_command(seed: u64, settings: &Settings) -> String {
+    let mutant = settings.mutant.as_ref().map(|mutant| format!(" --mutant {mutant}")).unwrap_or_default();
+    let benchmark = if settings.scale == Scale::Benchmark { " --benchmark" } else { "" };
+    format!("KOTOBA_LOG=kotoba_sim=info target/madsim/release/{PROGRAM} {seed}{mutant}{benchmark}")
 }
 
 /// The workspace's directory.
@@ -107,18 +131,23 @@ fn workspace() -> PathBuf {
 
 /// Has cargo build the engine, in a target directory of its own, because every crate is built
 /// another way. Returns the program.
-fn build(with_mutants: bool) -> Result<PathBuf, LaunchError> {
+fn build(with_mutants: bool, build: Build) -> Result<PathBuf, LaunchError> {
     let workspace = workspace();
     let (name, flags) = match with_mutants {
         false => ("madsim", "--cfg madsim"),
         true => ("madsim-mutants", "--cfg madsim --cfg kotoba_mutants"),
     };
     let target = workspace.join("target").join(name);
-    let program = target.join("release").join(PROGRAM);
+    let (profile, directory) = match build {
+        Build::Release => ("release", "release"),
+        Build::Debug => ("dev", "debug"),
+    };
+    let program = target.join(directory).join(PROGRAM);
     let first = if program.exists() { "" } else { " (the first time this takes some minutes)" };
-    talk(&format!("building {PROGRAM} with {flags:?} in target/{name}{first}"));
+    talk(&format!("building {PROGRAM} with {flags:?} in target/{name}/{directory}{first}"));
     let built = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["build", "--release", "--quiet", "--package", "kotoba-sim", "--bin", PROGRAM, "--target-dir"])
+        .args(["build", "--profile", profile, "--quiet", "--package", "kotoba-sim", "--bin", PROGRAM])
+        .arg("--target-dir")
         .arg(&target)
         .current_dir(&workspace)
         .env("RUSTFLAGS", flags)
@@ -134,11 +163,14 @@ fn talk(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-fn run_one(program: &Path, seed: u64, mutant: Option<&str>) -> io::Result<Outcome> {
+fn run_one(program: &Path, seed: u64, settings: &Settings) -> io::Result<Outcome> {
     let mut command = Command::new(program);
     command.arg(seed.to_string()).stdin(Stdio::null());
-    if let Some(mutant) = mutant {
+    if let Some(mutant) = &settings.mutant {
         command.args(["--mutant", mutant]);
+    }
+    if settings.scale == Scale::Benchmark {
+        command.arg("--benchmark");
     }
     let output = command.output()?;
     let last = output.stdout.rsplit(|&byte| byte == b'\n').find(|line| !line.is_empty());
@@ -151,7 +183,7 @@ fn run_one(program: &Path, seed: u64, mutant: Option<&str>) -> io::Result<Outcom
     let message = format!("the process ended with {} and no outcome: {quoted}", output.status);
     Ok(Outcome {
         seed,
-        failure: Some(Failure { check: "assertion".into(), message }),
+        failure: Some(Failure::assertion(message)),
         simulated_seconds: 0.0,
         cpu_seconds: 0.0,
         events: 0,

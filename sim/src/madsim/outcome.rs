@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::check::{Check, Violation};
+
 /// What a run of one seed came to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
@@ -32,4 +34,18 @@ pub struct Failure {
     pub check: String,
     /// What was seen.
     pub message: String,
+}
+
+impl From<Violation> for Failure {
+    fn from(Violation { check, message }: Violation) -> Self {
+        Self { check: check.to_string(), message }
+    }
+}
+
+impl Failure {
+    /// An assertion of the product, or of the simulation itself.
+    #[must_use]
+    pub fn assertion(message: impl Into<String>) -> Self {
+        Violation::new(Check::Assertion, message).into()
+    }
 }

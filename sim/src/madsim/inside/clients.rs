@@ -1,7 +1,7 @@
 //! Clients: the product's own, each on a machine of its own.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -13,6 +13,7 @@ use kotoba_db_cluster::{
     client::{Client, ClientOptions, ReadFrom, v1},
     error::{ClusterError, Effect},
     placement::PartitionId,
+    raft::{GroupId, Index},
 };
 use madsim::{
     task::{JoinHandle, NodeId},
@@ -24,13 +25,19 @@ use super::{
     cluster::Cluster,
     dice::Dice,
     profile::Profile,
-    registers::{Fate, Kind, Operation},
+    registers::{Ask, FIRST, Told},
 };
-use crate::choice::Topic;
+use crate::{
+    check::{Verdict, Violation, real_time::RealTime},
+    choice::Topic,
+    history::{End, History, Operation, TrueTime},
+};
 
 /// Nodes of the graph that clients write to and read from.
 const REGISTERS: u64 = 6;
 const PROPERTY: &str = "v";
+/// How long the client that only looks waits for an answer.
+const DEADLINE: Duration = Duration::from_secs(8);
 
 /// A node of the graph that holds one value.
 #[derive(Clone, Debug)]
@@ -44,14 +51,37 @@ pub(super) struct Register {
 /// What clients did.
 #[derive(Debug, Default)]
 pub(super) struct Book {
-    /// Per register.
-    pub(super) operations: BTreeMap<usize, Vec<Operation>>,
+    /// Writes, and reads that must be linearizable.
+    pub(super) history: History<Ask, Told>,
+    /// Those, and reads that need not see more than their client saw before.
+    pub(super) sessions: History<Ask, Told>,
+    /// Values whose writes were refused for good, by register.
+    pub(super) refused: BTreeMap<u64, Vec<String>>,
     /// Nodes that were created, by key: whether the client was told so.
     pub(super) created: BTreeMap<String, Fate>,
+    /// What is known of the order of all logs.
+    real_time: RealTime,
+    /// The first operation that does not fit into it.
+    pub(super) violation: Option<Violation>,
     /// Reads and writes that were answered.
     pub(super) answered: u64,
+    /// Writes and linearizable reads that were answered since this was last cleared, by group.
+    recent: BTreeMap<GroupId, (u64, u64)>,
     /// Those that were not, or were refused.
     pub(super) unanswered: u64,
+    /// Reads from any replica that is not behind its client.
+    pub(super) session_reads: u64,
+}
+
+/// What became of a write, as its client was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It took effect.
+    Done,
+    /// It may have taken effect, or may still.
+    Unknown,
+    /// It did not and will not take effect.
+    Refused,
 }
 
 /// All clients of a run.
@@ -68,7 +98,7 @@ pub(super) struct Clients {
 /// How a client of the product is set up here.
 pub(super) fn options(profile: &Profile) -> ClientOptions {
     ClientOptions {
-        deadline: Duration::from_secs(8),
+        deadline: DEADLINE,
         attempt_timeout: Duration::from_secs(2),
         tls: profile.tls.then(tls_files),
         ..ClientOptions::default()
@@ -82,7 +112,7 @@ pub(super) fn options(profile: &Profile) -> ClientOptions {
 pub(super) async fn create_registers(client: &Client) -> Result<Vec<Register>, ClusterError> {
     let mut registers = Vec::new();
     for number in 0..REGISTERS {
-        let receipt = client.execute(create(&format!("register-{number}"), "first"), None).await?;
+        let receipt = client.execute(create(&format!("register-{number}"), FIRST), None).await?;
         registers.push(Register { cid: receipt.cid, partition: receipt.partition });
     }
     Ok(registers)
@@ -126,6 +156,7 @@ impl Clients {
             let one = One {
                 number,
                 serial: 0,
+                seen: BTreeMap::new(),
                 profile: profile.clone(),
                 registers: registers.to_vec(),
                 book: Arc::clone(&book),
@@ -146,7 +177,23 @@ impl Clients {
         for task in self.tasks {
             task.await.expect("nobody kills a client's machine");
         }
-        (self.registers, std::mem::take(&mut *lock(&self.book)))
+        let mut book = std::mem::take(&mut *lock(&self.book));
+        book.sort();
+        (self.registers, book)
+    }
+
+    /// Counts anew which groups serve.
+    pub(super) fn forget_who_serves(&self) {
+        lock(&self.book).recent.clear();
+    }
+
+    /// The first group of a register that has not written and read since it was counted anew.
+    pub(super) fn first_idle(&self) -> Option<GroupId> {
+        let book = lock(&self.book);
+        let groups: BTreeSet<_> = self.registers.iter().map(|register| register.partition.group()).collect();
+        let serves =
+            |group: &GroupId| book.recent.get(group).is_some_and(|&(writes, reads)| writes > 1 && reads > 1);
+        groups.into_iter().find(|group| !serves(group))
     }
 
     /// How many operations were answered so far.
@@ -163,6 +210,8 @@ fn lock(book: &Mutex<Book>) -> MutexGuard<'_, Book> {
 struct One {
     number: u8,
     serial: u64,
+    /// The latest place in each partition's log that it was told of.
+    seen: BTreeMap<PartitionId, u64>,
     profile: Profile,
     registers: Vec<Register>,
     book: Arc<Mutex<Book>>,
@@ -170,14 +219,15 @@ struct One {
     dice: Dice,
 }
 
-fn now() -> Duration {
-    TimeHandle::current().elapsed()
+fn now() -> TrueTime {
+    u64::try_from(TimeHandle::current().elapsed().as_nanos()).expect("a run is shorter than 500 years")
 }
 
 impl One {
     async fn run(mut self, addresses: Vec<String>) {
         let name = Some(format!("client-{}", self.number));
-        let options = ClientOptions { client_id: name, ..options(&self.profile) };
+        let deadline = self.profile.patience;
+        let options = ClientOptions { client_id: name, deadline, ..options(&self.profile) };
         let client = Client::connect(addresses, options).await.expect("addresses and certificates are good");
         while !self.stop.load(Ordering::Relaxed) {
             let think = self.below(u64::try_from(self.profile.think.as_millis()).expect("short"));
@@ -186,7 +236,8 @@ impl One {
             match self.below(10) {
                 0 => self.create(&client).await,
                 1..6 => self.write(&client).await,
-                _ => self.read(&client).await,
+                6 => self.read(&client, v1::Consistency::Session).await,
+                _ => self.read(&client, v1::Consistency::Strong).await,
             }
         }
     }
@@ -202,7 +253,7 @@ impl One {
 
     async fn create(&mut self, client: &Client) {
         let key = format!("c{}-{}", self.number, self.serial);
-        let fate = fate_of(&client.execute(create(&key, &key), None).await.map(drop));
+        let fate = fate_of(&client.execute(create(&key, &key), None).await);
         let mut book = lock(&self.book);
         book.created.insert(key, fate);
         book.count(fate);
@@ -212,35 +263,125 @@ impl One {
         let at = self.register();
         let Register { cid, partition } = self.registers[at].clone();
         let value = format!("c{}-{}", self.number, self.serial);
-        let asked = now();
+        let begun = self.begin(partition);
         let outcome = client.execute(update(&cid, &value), Some(partition)).await;
-        let fate = fate_of(&outcome.map(drop));
-        self.note(at, Kind::Write(value, fate), asked, fate);
+        let ask = Ask::Write { register: at as u64, value };
+        match (fate_of(&outcome), outcome) {
+            (Fate::Done, Ok(receipt)) => self.answered(begun, ask, Told::Written, receipt.index),
+            (Fate::Refused, _) => self.refused(ask),
+            (Fate::Done | Fate::Unknown, _) => self.unanswered(begun, ask),
+        }
     }
 
-    async fn read(&mut self, client: &Client) {
+    async fn read(&mut self, client: &Client, consistency: v1::Consistency) {
         let at = self.register();
         let Register { cid, partition } = self.registers[at].clone();
-        let from = ReadFrom { partition: Some(partition), ..ReadFrom::with(v1::Consistency::Strong) };
-        let asked = now();
-        match client.entity(&cid, from).await {
-            Ok(found) => {
+        let min_index = match consistency {
+            v1::Consistency::Session => self.seen.get(&partition).copied().unwrap_or_default(),
+            v1::Consistency::Strong | v1::Consistency::Eventual => 0,
+        };
+        let from = ReadFrom { partition: Some(partition), min_index, ..ReadFrom::with(consistency) };
+        let begun = self.begin(partition);
+        let ask = Ask::Read { register: at as u64 };
+        match client.entity_at(&cid, from).await {
+            Ok((found, index)) => {
                 let value = found.map_or_else(|| "nothing".into(), |entity| value_of(&entity.properties));
-                self.note(at, Kind::Read(value), asked, Fate::Done);
+                if consistency == v1::Consistency::Strong {
+                    self.answered(begun, ask, Told::Found(value), index);
+                } else {
+                    self.answered_in_session(begun, ask, Told::Found(value), index);
+                }
             }
             Err(_) => lock(&self.book).unanswered += 1,
         }
     }
 
-    fn note(&self, register: usize, kind: Kind, asked: Duration, fate: Fate) {
-        let operation = Operation { client: self.number, kind, asked, answered: now() };
+    fn begin(&self, partition: PartitionId) -> Begun {
+        let group = partition.group();
+        let after = lock(&self.book).real_time.invoked(group);
+        Begun { partition, after, invoked: now() }
+    }
+
+    fn operation(&self, begun: Begun, ask: Ask, end: End<Told>) -> Operation<Ask, Told> {
+        Operation {
+            client: self.number.into(),
+            serial: self.serial,
+            group: begun.partition.group(),
+            operation: ask,
+            invoked: begun.invoked,
+            end,
+        }
+    }
+
+    fn answered(&mut self, begun: Begun, ask: Ask, answer: Told, index: u64) {
+        self.seen.insert(begun.partition, index);
+        let (group, index) = (begun.partition.group(), Index(index));
         let mut book = lock(&self.book);
-        book.operations.entry(register).or_default().push(operation);
-        book.count(fate);
+        let verdict = match ask {
+            Ask::Write { .. } => book.real_time.wrote(group, begun.after, index),
+            Ask::Read { .. } => book.real_time.read(group, begun.after, index),
+        };
+        book.judge(verdict);
+        let recent = book.recent.entry(group).or_default();
+        match ask {
+            Ask::Write { .. } => recent.0 += 1,
+            Ask::Read { .. } => recent.1 += 1,
+        }
+        let operation = self.operation(begun, ask, End::Answered { at: now(), answer, index });
+        book.sessions.operations.push(operation.clone());
+        book.history.operations.push(operation);
+        book.answered += 1;
+    }
+
+    fn answered_in_session(&mut self, begun: Begun, ask: Ask, answer: Told, index: u64) {
+        self.seen.insert(begun.partition, index);
+        let end = End::Answered { at: now(), answer, index: Index(index) };
+        let operation = self.operation(begun, ask, end);
+        let mut book = lock(&self.book);
+        book.sessions.operations.push(operation);
+        book.answered += 1;
+        book.session_reads += 1;
+    }
+
+    fn unanswered(&self, begun: Begun, ask: Ask) {
+        let operation = self.operation(begun, ask, End::Unknown);
+        let mut book = lock(&self.book);
+        book.history.operations.push(operation);
+        book.unanswered += 1;
+    }
+
+    fn refused(&self, ask: Ask) {
+        let mut book = lock(&self.book);
+        book.unanswered += 1;
+        if let Ask::Write { register, value } = ask {
+            book.refused.entry(register).or_default().push(value);
+        }
     }
 }
 
+/// An operation under way.
+#[derive(Clone, Copy, Debug)]
+struct Begun {
+    partition: PartitionId,
+    /// What was known of the partition's log.
+    after: Index,
+    invoked: TrueTime,
+}
+
 impl Book {
+    fn judge(&mut self, verdict: Verdict) {
+        if let Err(violation) = verdict {
+            self.violation.get_or_insert(violation);
+        }
+    }
+
+    /// Sorts everything as it was asked.
+    fn sort(&mut self) {
+        for history in [&mut self.history, &mut self.sessions] {
+            history.operations.sort_by_key(|operation| (operation.invoked, operation.client));
+        }
+    }
+
     fn count(&mut self, fate: Fate) {
         match fate {
             Fate::Done => self.answered += 1,
@@ -249,9 +390,9 @@ impl Book {
     }
 }
 
-fn fate_of(outcome: &Result<(), ClusterError>) -> Fate {
+fn fate_of<T>(outcome: &Result<T, ClusterError>) -> Fate {
     match outcome {
-        Ok(()) => Fate::Done,
+        Ok(_) => Fate::Done,
         Err(error) if error.code().effect() == Effect::Unknown => Fate::Unknown,
         Err(_) => Fate::Refused,
     }

@@ -1,7 +1,7 @@
 //! The nodes: real ones, each in a machine of the simulator that can be killed and started again.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -19,13 +19,14 @@ use super::{
     clock::Clocks,
     disk::{Disks, End},
     host::Ears,
+    overseer::Overseer,
     profile::Profile,
     wire::Wires,
 };
 
 const PORT: u16 = 7000;
 /// A node's data directory.
-pub(super) const DATA: &str = "/data";
+const DATA: &str = "/data";
 const STORE_CACHE_BYTES: usize = 4 << 20;
 
 /// All nodes of a run.
@@ -33,9 +34,12 @@ pub(super) struct Cluster {
     handle: Handle,
     nodes: Vec<Machine>,
     states: Mutex<Vec<State>>,
+    /// Nodes that stay down.
+    excluded: Mutex<BTreeSet<MachineId>>,
     counts: Mutex<BTreeMap<&'static str, u64>>,
     troubles: Troubles,
     ears: Ears,
+    overseer: Overseer,
 }
 
 /// Starts that failed: where and why.
@@ -69,7 +73,7 @@ impl Cluster {
     pub(super) fn start(
         profile: &Profile,
         handle: Handle,
-        ears: Ears,
+        (ears, overseer): (Ears, Overseer),
         certificates: &Certificates,
     ) -> Arc<Self> {
         let troubles = Troubles::default();
@@ -90,7 +94,16 @@ impl Cluster {
             nodes.push(Machine { number, id: machine.id(), address });
         }
         let states = Mutex::new(vec![State::Up; nodes.len()]);
-        Arc::new(Self { handle, nodes, states, counts: Mutex::default(), troubles, ears })
+        Arc::new(Self {
+            handle,
+            nodes,
+            states,
+            excluded: Mutex::default(),
+            counts: Mutex::default(),
+            troubles,
+            ears,
+            overseer,
+        })
     }
 
     /// The machines.
@@ -127,6 +140,36 @@ impl Cluster {
         lock(&self.troubles).clone()
     }
 
+    /// The data directory of a node that was killed is lost.
+    pub(super) fn wipe(&self, machine: &Machine) {
+        simulator::<Disks>().wipe(machine.id, Path::new(DATA));
+        self.overseer.wiped(machine.id);
+    }
+
+    /// Only these nodes live on; the others stay down.
+    pub(super) fn leave_only(&self, core: &BTreeSet<MachineId>) {
+        for machine in self.nodes.iter().filter(|machine| !core.contains(&machine.id)) {
+            lock(&self.excluded).insert(machine.id);
+            if self.state(machine) != State::Down {
+                self.resume(machine);
+                self.kill(machine, End::PowerLost);
+            }
+        }
+    }
+
+    /// Whether a node's disk was damaged and has not been replaced.
+    pub(super) fn is_damaged(&self, machine: &Machine) -> bool {
+        self.overseer.is_damaged(machine.id)
+    }
+
+    /// Damages a node's log; `pick` chooses where. Returns whether there was something to damage.
+    pub(super) fn damage(&self, machine: &Machine, pick: impl FnMut(u64) -> u64) -> bool {
+        let Some(what) = simulator::<Disks>().damage(machine.id, pick) else { return false };
+        self.overseer.damaged(machine.id);
+        self.note("disk-damaged", &format!("n{}: {what}", machine.number));
+        true
+    }
+
     fn set(&self, machine: &Machine, state: State) {
         lock(&self.states)[usize::from(machine.number) - 1] = state;
     }
@@ -150,7 +193,7 @@ impl Cluster {
 
     /// Starts a node that was killed.
     pub(super) fn restart(&self, machine: &Machine) {
-        if self.state(machine) != State::Down {
+        if self.state(machine) != State::Down || lock(&self.excluded).contains(&machine.id) {
             return;
         }
         self.set(machine, State::Up);
@@ -180,19 +223,34 @@ impl Cluster {
                 if self.state(machine) == State::Down {
                     continue;
                 }
-                if simulator::<Disks>().has_halted(machine.id) {
+                if self.overseer.is_harmed(machine.id) {
+                    self.replace(machine, "some of its log is lost");
+                } else if simulator::<Disks>().has_halted(machine.id) {
                     self.note("crashed-in-disk-operation", &format!("n{}", machine.number));
                     self.resume(machine);
                     self.kill(machine, End::PowerLost);
                     self.later(machine, Duration::from_millis(700));
                 } else if self.is_up(machine) && self.handle.is_exit(machine.id) {
                     self.note("process-ended", &format!("n{}", machine.number));
-                    self.kill(machine, End::Killed);
-                    self.later(machine, Duration::from_secs(1));
+                    if self.is_damaged(machine) {
+                        self.replace(machine, "it does not start");
+                    } else {
+                        self.kill(machine, End::Killed);
+                        self.later(machine, Duration::from_secs(1));
+                    }
                 }
             }
             madsim::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    /// An operator replaces the damaged disk of a node by an empty one.
+    fn replace(self: &Arc<Self>, machine: &Machine, why: &str) {
+        self.note("damaged-disk-replaced", &format!("n{}: {why}", machine.number));
+        self.resume(machine);
+        self.kill(machine, End::PowerLost);
+        self.wipe(machine);
+        self.later(machine, Duration::from_millis(500));
     }
 
     fn later(self: &Arc<Self>, machine: &Machine, pause: Duration) {
@@ -205,6 +263,12 @@ impl Cluster {
 
     /// Everything that is broken is mended, and everybody runs.
     pub(super) fn heal(&self) {
+        lock(&self.excluded).clear();
+        self.mend();
+    }
+
+    /// The same for those that are not left out.
+    pub(super) fn mend(&self) {
         simulator::<Wires>().heal();
         for machine in &self.nodes {
             simulator::<Disks>().heal(machine.id);

@@ -28,6 +28,7 @@ const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
 /// The log's directory.
 const LOG: &str = "wal";
+const PAGE_BYTES: usize = 4096;
 
 /// The disks of all nodes.
 pub(super) struct Disks {
@@ -81,6 +82,8 @@ struct Machine {
     halted: bool,
     crash_in: Option<u64>,
     failing_syncs: u32,
+    /// A flush of something else than the log failed: the machine is rebooted, not the process alone.
+    distrusted: bool,
     full: Option<Full>,
     stalled_until: Option<Instant>,
     figures: Figures,
@@ -137,7 +140,8 @@ impl Disks {
             machine.open.clear();
             machine.locked.clear();
             machine.crash_in = None;
-            if std::mem::take(&mut machine.halted) || end == End::PowerLost {
+            let distrusted = std::mem::take(&mut machine.distrusted);
+            if std::mem::take(&mut machine.halted) || distrusted || end == End::PowerLost {
                 machine.lose_power(&mut fate);
             }
         });
@@ -173,6 +177,31 @@ impl Disks {
     /// Whether the crash has struck.
     pub(super) fn has_halted(&self, node: NodeId) -> bool {
         self.with(node, |machine| machine.halted)
+    }
+
+    /// Damages a file of the log where that can be told from a torn tail: a segment that another one
+    /// follows. `pick` chooses. Returns what was damaged, if there was anything.
+    pub(super) fn damage(&self, node: NodeId, mut pick: impl FnMut(u64) -> u64) -> Option<String> {
+        let mut choose = |below: usize| usize::try_from(pick(below as u64)).expect("below a length");
+        self.with(node, |machine| {
+            let is_segment = |name: &PathBuf| name.extension().is_some_and(|extension| extension == "wal");
+            let mut segments: Vec<_> = machine.names.iter().filter(|(name, _)| is_segment(name)).collect();
+            segments.pop();
+            let (name, inode) = *segments.get(choose(segments.len().max(1)))?;
+            let (name, contents) = (name.display().to_string(), machine.files.get_mut(inode)?);
+            if !contents.is_synced() {
+                return None;
+            }
+            let pages = contents.pages();
+            let page = *pages.get(choose(pages.len().max(1)))?;
+            let (at, what) = (choose(PAGE_BYTES), choose(9));
+            if what < 8 {
+                contents.flip(page, at, u32::try_from(what).expect("below 8"));
+                return Some(format!("a bit of {name}, page {page} at {at}"));
+            }
+            contents.lose(page, at);
+            Some(format!("a sector of {name}, page {page} at {at}"))
+        })
     }
 
     /// The next flushes fail.
@@ -245,7 +274,10 @@ impl Disk for Handle {
     }
 
     fn read_at(&self, file: FileId, offset: u64, into: &mut [u8]) -> io::Result<usize> {
-        self.with(|machine| Ok(machine.file(file)?.read(offset, into)))
+        self.with(|machine| {
+            let read = machine.file(file)?.read(offset, into);
+            read.ok_or_else(|| io::Error::from_raw_os_error(EIO))
+        })
     }
 
     fn write_at(&self, file: FileId, offset: u64, bytes: &[u8]) -> io::Result<()> {
@@ -388,13 +420,21 @@ impl Machine {
         match self.full {
             None => false,
             Some(Full::Everything) => true,
-            Some(Full::Log) => path.components().any(|part| part.as_os_str() == LOG),
+            Some(Full::Log) => is_log(path),
         }
     }
 
     fn has_no_room_for(&self, file: FileId) -> bool {
-        let Some(Opened::File(inode)) = self.open.get(&file) else { return false };
-        self.full.is_some() && self.names.iter().any(|(name, at)| at == inode && self.is_full_for(name))
+        self.full.is_some() && self.is_of(file, |path| self.is_full_for(path))
+    }
+
+    /// Whether an open file, or directory, has a name like that.
+    fn is_of(&self, file: FileId, like: impl Fn(&Path) -> bool) -> bool {
+        match self.open.get(&file) {
+            Some(Opened::File(inode)) => self.names.iter().any(|(name, at)| at == inode && like(name)),
+            Some(Opened::Directory(path)) => like(path),
+            None => false,
+        }
     }
 
     fn refuse<T>(&mut self) -> io::Result<T> {
@@ -418,6 +458,7 @@ impl Machine {
         if self.failing_syncs > 0 {
             self.failing_syncs -= 1;
             self.figures.failed_syncs += 1;
+            self.distrusted |= !self.is_of(file, |path| is_log(path));
             if let Ok(contents) = self.file(file) {
                 contents.fail_sync();
             }
@@ -473,4 +514,8 @@ impl Machine {
         let named: BTreeSet<u64> = self.names.values().copied().collect();
         self.files.retain(|inode, _| named.contains(inode));
     }
+}
+
+fn is_log(path: &Path) -> bool {
+    path.components().any(|part| part.as_os_str() == LOG)
 }

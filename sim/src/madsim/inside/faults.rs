@@ -1,6 +1,6 @@
 //! What goes wrong, one fault after the other.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use madsim::{
     plugin::simulator,
@@ -10,7 +10,7 @@ use madsim::{
 
 use super::{
     clock::Clocks,
-    cluster::{Cluster, DATA, Machine},
+    cluster::{Cluster, Machine},
     dice::Dice,
     disk::{Disks, End, Full},
     profile::{Profile, Weights},
@@ -32,6 +32,7 @@ enum Class {
     FullDisk,
     Clock,
     Wipe,
+    Damage,
 }
 
 /// Causes faults. Each ends by itself; what is left when all is over is healed by the cluster.
@@ -40,13 +41,15 @@ pub(super) struct Chaos {
     dice: Dice,
     profile: Profile,
     clients: Vec<NodeId>,
-    wiped: bool,
+    /// A disk was lost or damaged: a second one before the first is made good may lose what was
+    /// acknowledged.
+    harmed: bool,
 }
 
 impl Chaos {
     /// Faults of this profile.
     pub(super) fn new(cluster: Arc<Cluster>, dice: Dice, profile: Profile, clients: Vec<NodeId>) -> Self {
-        Self { cluster, dice, profile, clients, wiped: false }
+        Self { cluster, dice, profile, clients, harmed: false }
     }
 
     /// Causes faults for as long as the profile says.
@@ -80,6 +83,7 @@ impl Chaos {
             full_disks,
             clocks,
             wipes,
+            damages,
         } = self.profile.weights;
         let classes = [
             (Class::Crash, crashes),
@@ -93,6 +97,7 @@ impl Chaos {
             (Class::FullDisk, full_disks),
             (Class::Clock, clocks),
             (Class::Wipe, wipes),
+            (Class::Damage, damages),
         ];
         let all: u64 = classes.iter().map(|(_, weight)| weight).sum();
         let mut at = self.dice.below(Topic::Process, 0, all.max(1));
@@ -141,6 +146,7 @@ impl Chaos {
             Class::FullDisk => self.fill(),
             Class::Clock => self.clock(),
             Class::Wipe => self.wipe(),
+            Class::Damage => self.damage(),
         }
     }
 
@@ -229,26 +235,28 @@ impl Chaos {
             }
         };
         let time = self.millis(Topic::Link, 100, Duration::from_secs(7));
-        self.cluster.note("partition", &format!("{kind} n{} for {time:?}", node.number));
-        let wires = simulator::<Wires>();
-        for &(from, to) in &cut {
-            wires.cut(from, to);
-        }
-        madsim::task::spawn(async move {
-            sleep(time).await;
-            for (from, to) in cut {
-                simulator::<Wires>().mend(from, to);
-            }
-        });
+        let flaps = self.dice.below(Topic::Link, 0, 4) == 1;
+        let how = if flaps { "flapping" } else { "for good" };
+        self.cluster.note("partition", &format!("{kind} n{}, {how}, for {time:?}", node.number));
+        let dice = self.dice.clone();
+        let pieces = move || {
+            let millis = if flaps { 20 + dice.below(Topic::Link, 0, 600) } else { u64::MAX };
+            Duration::from_millis(millis)
+        };
+        madsim::task::spawn(cut_for(cut, time, pieces));
     }
 
     fn link(&self) {
         let (one, other) = (self.node(), self.node());
         let wires = simulator::<Wires>();
-        if self.dice.below(Topic::Link, 0, 2) == 0 {
-            let broken = wires.break_between(one.id, other.id);
-            self.cluster.note("connections-broken", &format!("{broken} n{}-n{}", one.number, other.number));
-            return;
+        match self.dice.below(Topic::Link, 0, 3) {
+            0 => {
+                let broken = wires.break_between(one.id, other.id);
+                let what = format!("{broken} n{}-n{}", one.number, other.number);
+                return self.cluster.note("connections-broken", &what);
+            }
+            1 => return self.lossy(&one, &other),
+            _ => {}
         }
         let by = self.millis(Topic::Delay, 1, Duration::from_millis(400));
         self.cluster.note("slow-link", &format!("n{}-n{} {by:?}", one.number, other.number));
@@ -259,16 +267,27 @@ impl Chaos {
         });
     }
 
-    /// A flush fails; whatever the node makes of that, somebody reboots its machine.
+    /// A link loses segments in one direction; what is lost is sent again later, and holds up the rest.
+    fn lossy(&self, one: &Machine, other: &Machine) {
+        let permille = u32::try_from(1 + self.dice.below(Topic::Message, 0, 300)).expect("small");
+        let what = format!("n{}-n{} {permille} permille", one.number, other.number);
+        self.cluster.note("lossy-link", &what);
+        simulator::<Wires>().lose(one.id, other.id, permille);
+        let (time, other) = (self.millis(Topic::Link, 200, Duration::from_secs(6)), other.id);
+        self.after(time, one, move |_, machine| simulator::<Wires>().lose(machine.id, other, 0));
+    }
+
+    /// A flush fails; whatever the node makes of that, somebody starts it again.
     fn fail_flush(&self) {
         let node = self.node();
         self.cluster.note("failed-flush", &format!("n{}", node.number));
         simulator::<Disks>().fail_syncs(node.id, 1);
         let time = self.millis(Topic::Disk, 200, Duration::from_secs(4));
-        self.after(time, &node, |cluster, machine| {
+        let end = self.end();
+        self.after(time, &node, move |cluster, machine| {
             simulator::<Disks>().fail_syncs(machine.id, 0);
             if cluster.is_up(machine) {
-                cluster.kill(machine, End::PowerLost);
+                cluster.kill(machine, end);
                 cluster.restart(machine);
             }
         });
@@ -306,15 +325,56 @@ impl Chaos {
         }
     }
 
-    /// Once in a run: a second loss before the first is made good may lose what was acknowledged.
+    /// Once in a run, a wipe or a damage.
     fn wipe(&mut self) {
         let node = self.node();
-        if std::mem::replace(&mut self.wiped, true) || !self.cluster.is_up(&node) {
+        if self.harmed || !self.cluster.is_up(&node) {
             return;
         }
+        self.harmed = true;
         self.cluster.note("directory-wiped", &format!("n{}", node.number));
         self.cluster.kill(&node, End::PowerLost);
-        simulator::<Disks>().wipe(node.id, Path::new(DATA));
+        self.cluster.wipe(&node);
         self.after(Duration::from_millis(500), &node, |cluster, machine| cluster.restart(machine));
+    }
+
+    /// A disk is damaged; later its node starts again and may find that. Whoever looks after the
+    /// machines then replaces the disk.
+    fn damage(&mut self) {
+        let node = self.node();
+        let pick = |below| self.dice.below(Topic::Disk, u32::from(node.number), below);
+        if self.harmed || !self.cluster.is_up(&node) || !self.cluster.damage(&node, pick) {
+            return;
+        }
+        self.harmed = true;
+        let (time, end) = (self.millis(Topic::Disk, 200, Duration::from_secs(4)), self.end());
+        self.after(time, &node, move |cluster, machine| {
+            if cluster.is_up(machine) {
+                cluster.kill(machine, end);
+                cluster.restart(machine);
+            }
+        });
+    }
+}
+
+/// Cuts links, and mends them when the time is over; in between, now and then, for as long as `pieces`
+/// says.
+async fn cut_for(cut: Vec<(NodeId, NodeId)>, time: Duration, pieces: impl Fn() -> Duration) {
+    let end = TimeHandle::current().elapsed() + time;
+    let mut is_cut = false;
+    loop {
+        let left = end.saturating_sub(TimeHandle::current().elapsed());
+        is_cut = !is_cut && !left.is_zero();
+        for &(from, to) in &cut {
+            if is_cut {
+                simulator::<Wires>().cut(from, to);
+            } else {
+                simulator::<Wires>().mend(from, to);
+            }
+        }
+        if left.is_zero() {
+            return;
+        }
+        sleep(pieces().min(left)).await;
     }
 }

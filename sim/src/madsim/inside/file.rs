@@ -1,6 +1,6 @@
 //! One file of a simulated disk: what is written, and what would survive a crash.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const PAGE: usize = 4096;
 const SECTOR: usize = 512;
@@ -32,6 +32,8 @@ pub(super) struct Contents {
     length: u64,
     unsynced: BTreeMap<u64, Unsynced>,
     durable_length: u64,
+    /// Sectors that cannot be read until they are written again.
+    unreadable: BTreeSet<u64>,
 }
 
 impl Contents {
@@ -40,8 +42,13 @@ impl Contents {
         self.length
     }
 
-    /// Fills as much of `into` as the file has; returns how much that is.
-    pub(super) fn read(&self, offset: u64, into: &mut [u8]) -> usize {
+    /// Fills as much of `into` as the file has; returns how much that is. `None`: some of it cannot be
+    /// read.
+    pub(super) fn read(&self, offset: u64, into: &mut [u8]) -> Option<usize> {
+        let sectors = offset / SECTOR as u64..(offset + into.len() as u64).div_ceil(SECTOR as u64);
+        if self.unreadable.range(sectors).next().is_some() {
+            return None;
+        }
         let there = usize::try_from(self.length.saturating_sub(offset)).unwrap_or(usize::MAX);
         let count = into.len().min(there);
         let mut done = 0;
@@ -54,7 +61,29 @@ impl Contents {
             }
             done += piece;
         }
-        count
+        Some(count)
+    }
+
+    /// Pages that hold something.
+    pub(super) fn pages(&self) -> Vec<u64> {
+        self.pages.keys().copied().collect()
+    }
+
+    /// Changes a bit of a page, durably and unnoticed.
+    pub(super) fn flip(&mut self, page: u64, at: usize, bit: u32) {
+        if let Some(bytes) = self.pages.get_mut(&page) {
+            bytes[at % PAGE] ^= 1 << (bit % 8);
+        }
+    }
+
+    /// Makes a sector of a page unreadable.
+    pub(super) fn lose(&mut self, page: u64, at: usize) {
+        self.unreadable.insert(page * SECTORS + (at % PAGE / SECTOR) as u64);
+    }
+
+    /// Whether everything written is durable.
+    pub(super) fn is_synced(&self) -> bool {
+        self.unsynced.is_empty()
     }
 
     /// Whether a write there needs room that the file does not have yet.
@@ -86,7 +115,9 @@ impl Contents {
             let durable = self.pages.get(&page).map_or([0; SECTOR], |bytes| {
                 bytes[within * SECTOR..][..SECTOR].try_into().expect("a sector of a page")
             });
-            let sector = self.unsynced.entry(page * SECTORS + within as u64);
+            let number = page * SECTORS + within as u64;
+            self.unreadable.remove(&number);
+            let sector = self.unsynced.entry(number);
             sector.or_insert(Unsynced { durable, doomed: false }).doomed = false;
         }
     }
@@ -150,7 +181,7 @@ mod tests {
     fn read(file: &Contents, length: usize) -> Vec<u8> {
         let mut bytes = vec![9; length];
         let count = file.read(0, &mut bytes);
-        bytes.truncate(count);
+        bytes.truncate(count.expect("every sector can be read"));
         bytes
     }
 
@@ -184,6 +215,21 @@ mod tests {
         file.sync();
         file.crash(|| Fate::Lost);
         assert_eq!(read(&file, 1024), [[2; 512], [0; 512]].concat());
+    }
+
+    #[test]
+    fn damage_stays_until_it_is_written_over() {
+        let mut file = Contents::default();
+        file.write(0, &[1; 2048]);
+        file.sync();
+        file.flip(0, 3, 1);
+        assert_eq!(read(&file, 5), [1, 1, 1, 3, 1]);
+        file.lose(0, 600);
+        assert_eq!(file.read(0, &mut [0; 512]), Some(512));
+        assert_eq!(file.read(511, &mut [0; 2]), None);
+        assert_eq!(file.read(1024, &mut [0; 512]), Some(512));
+        file.write(512, &[2; 512]);
+        assert_eq!(read(&file, 1024)[512..], [2; 512]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kotoba_db_cluster::runtime::{Acceptor, Connection, Disk, Host, Waiting};
+use kotoba_db_cluster::runtime::{Acceptor, Connection, Disk, Host, Moment, Waiting};
 use madsim::{
     plugin::{node, simulator},
     rand::{Rng as _, RngCore as _, thread_rng},
@@ -16,7 +16,7 @@ use madsim::{
 };
 use xxhash_rust::xxh3::Xxh3;
 
-use super::{clock::Clocks, disk::Disks, wire::Wires};
+use super::{clock::Clocks, disk::Disks, overseer::Overseer, wire::Wires};
 
 /// Where everything that a run says goes: into one number that two runs can be compared by.
 #[derive(Clone, Default)]
@@ -51,6 +51,7 @@ impl Ears {
 /// Answers every node of the run.
 pub(super) struct World {
     pub(super) ears: Ears,
+    pub(super) overseer: Overseer,
     /// The longest that a job of a thread takes.
     pub(super) slowest_job: Duration,
 }
@@ -105,5 +106,9 @@ impl Host for World {
 
     fn overheard(&self, what: &'static str, bytes: &[u8]) {
         self.ears.hear(TimeHandle::current().elapsed(), &node().to_string(), what, bytes);
+    }
+
+    fn watch(&self, moment: &Moment<'_>) {
+        self.overseer.watch(node(), moment);
     }
 }

@@ -2,12 +2,14 @@
 
 use std::{
     io::{self, Write as _},
+    path::PathBuf,
     process::ExitCode,
 };
 
 use clap::Parser;
 
 use super::run::{Settings, run};
+use crate::profile::Scale;
 
 /// Runs one seed and prints what it came to as one line of JSON.
 #[derive(Debug, Parser)]
@@ -17,12 +19,18 @@ struct Arguments {
     /// A mutant to run as.
     #[arg(long)]
     mutant: Option<String>,
+    /// Five nodes, one partition, a minute of faults: what speed is measured with.
+    #[arg(long)]
+    benchmark: bool,
+    /// A file for what clients asked and were told, as `docs/histories.md` describes.
+    #[arg(long)]
+    history: Option<PathBuf>,
 }
 
 /// Runs the program.
 #[must_use]
 pub fn main() -> ExitCode {
-    let Arguments { seed, mutant } = Arguments::parse();
+    let Arguments { seed, mutant, benchmark, history } = Arguments::parse();
     log_to_stderr();
     if let Some(mutant) = mutant
         && !activate(&mutant)
@@ -32,7 +40,8 @@ pub fn main() -> ExitCode {
         let _ = writeln!(io::stderr(), "{what}");
         return ExitCode::from(2);
     }
-    let outcome = run(&Settings { seed });
+    let scale = if benchmark { Scale::Benchmark } else { Scale::Drawn };
+    let outcome = run(&Settings { seed, scale, history });
     let line = serde_json::to_string(&outcome).expect("texts and numbers always become JSON");
     if writeln!(io::stdout(), "{line}").is_err() {
         return ExitCode::from(2);

@@ -10,9 +10,11 @@ mod faults;
 mod file;
 mod host;
 mod main;
+mod overseer;
 mod profile;
 mod registers;
 mod run;
+mod scenario;
 mod verdict;
 mod wire;
 

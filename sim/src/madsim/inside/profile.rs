@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use crate::choice::{Chooser, Topic};
+use crate::{
+    choice::{Chooser, Topic},
+    profile::Scale,
+};
 
 /// What a run is like.
 #[derive(Clone, Debug)]
@@ -16,6 +19,8 @@ pub(super) struct Profile {
     pub(super) clients: u8,
     /// How long a client thinks between two operations, at most.
     pub(super) think: Duration,
+    /// How long a client waits for an answer before it gives up.
+    pub(super) patience: Duration,
     /// Whether all connections are encrypted.
     pub(super) tls: bool,
     /// Bytes a log keeps for followers that lag.
@@ -57,18 +62,21 @@ pub(super) struct Weights {
     pub(super) clocks: u64,
     /// A data directory is lost.
     pub(super) wipes: u64,
+    /// A bit of a log flips, or a sector cannot be read.
+    pub(super) damages: u64,
 }
 
 impl Profile {
     /// Draws a profile.
-    pub(super) fn draw(choices: &mut Chooser) -> Self {
+    pub(super) fn draw(choices: &mut Chooser, scale: Scale) -> Self {
         let mut pick = |list: &[u64]| choices.one_of(Topic::Profile, 0, list);
         let millis = Duration::from_millis;
-        Self {
+        let mut profile = Self {
             nodes: small(pick(&[3, 3, 5])),
             partitions: usize::from(small(pick(&[1, 2, 4]))),
             clients: small(pick(&[2, 4, 6])),
             think: millis(pick(&[200, 400, 60])),
+            patience: millis(pick(&[8_000, 2_000, 400])),
             tls: pick(&[0, 0, 1]) == 1,
             keep_bytes: pick(&[16 << 20, 4_096, 1]),
             persist_interval: millis(pick(&[2_000, 500, 10_000])),
@@ -87,8 +95,15 @@ impl Profile {
                 full_disks: pick(&[0, 0, 4]),
                 clocks: pick(&[0, 5, 10]),
                 wipes: pick(&[0, 0, 0, 3]),
+                damages: pick(&[0, 0, 6]),
             },
+        };
+        if scale == Scale::Benchmark {
+            (profile.nodes, profile.partitions, profile.clients) = (5, 1, 4);
+            profile.think = millis(370);
+            profile.chaos = Duration::from_secs(60);
         }
+        profile
     }
 }
 

@@ -31,6 +31,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 const PIPE_BYTES_MAX: usize = 4 << 20;
 /// How long a segment travels, in microseconds, unless a link is slow.
 const LATENCY_MICROS: std::ops::Range<u64> = 100..2_000;
+/// How long a sender waits before it sends a lost segment again, at first and at most.
+const RESEND_AFTER: Duration = Duration::from_millis(200);
+const RESEND_MAX: Duration = Duration::from_secs(3);
 
 /// Whether a process still runs: what one that crashed inside a disk operation says is not heard.
 pub(super) type IsHalted = Arc<dyn Fn(NodeId) -> bool + Send + Sync>;
@@ -55,6 +58,8 @@ struct State {
     cut: BTreeSet<(NodeId, NodeId)>,
     /// Directions that take this much longer.
     slow: BTreeMap<(NodeId, NodeId), Duration>,
+    /// Directions in which segments get lost: in how many of 1,000 cases.
+    lossy: BTreeMap<(NodeId, NodeId), u32>,
     pipes: Vec<Weak<Pipe>>,
     /// Who wants to connect where it cannot be done now.
     hanging: Vec<Waker>,
@@ -159,11 +164,17 @@ impl Wires {
         self.state().slow.insert((from, to), by);
     }
 
+    /// Lets a direction lose this many of 1,000 segments.
+    pub(super) fn lose(&self, from: NodeId, to: NodeId, permille: u32) {
+        self.state().lossy.insert((from, to), permille);
+    }
+
     /// All links are whole and fast.
     pub(super) fn heal(&self) {
         let mut state = self.state();
         state.cut.clear();
         state.slow.clear();
+        state.lossy.clear();
         drop(state);
         self.stir();
     }
@@ -241,9 +252,19 @@ impl Wires {
     }
 
     fn latency(&self, from: NodeId, to: NodeId) -> Duration {
-        let micros = self.0.rng.clone().gen_range(LATENCY_MICROS);
-        let slow = self.state().slow.get(&(from, to)).copied().unwrap_or_default();
-        Duration::from_micros(micros) + slow
+        let mut rng = self.0.rng.clone();
+        let state = self.state();
+        let slow = state.slow.get(&(from, to)).copied().unwrap_or_default();
+        let loss = state.lossy.get(&(from, to)).copied().unwrap_or_default();
+        drop(state);
+        // What is lost is sent again, each time after twice as long.
+        let mut again = Duration::ZERO;
+        let mut patience = RESEND_AFTER;
+        while loss > 0 && rng.gen_range(0..1_000) < loss && patience < RESEND_MAX {
+            again += patience;
+            patience *= 2;
+        }
+        Duration::from_micros(rng.gen_range(LATENCY_MICROS)) + slow + again
     }
 
     /// Begins to listen.
