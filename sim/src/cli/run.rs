@@ -17,7 +17,7 @@ use super::{
     output::{self, Format},
 };
 use crate::{
-    madsim::launch,
+    madsim::{launch, outcome::missing},
     profile::{FailureRate, Scale, Setup},
     runner::{self, Outcome, cpu_time},
     situations::Situations,
@@ -26,6 +26,8 @@ use crate::{
 /// With this many seeds a situation that none of them met is a failure: the run proves less than it
 /// seems to.
 const VACUITY_SEEDS: u64 = 2_000;
+/// The same for runs of the whole program.
+const WHOLE_VACUITY_SEEDS: u64 = 100;
 /// Failures after which a run stops.
 const FAILURES_MAX: usize = 20;
 
@@ -132,7 +134,13 @@ fn run_in_madsim(arguments: &Arguments) -> Result<(), CommandError> {
     bar.finish_and_clear();
     launched.map_err(CommandError::new)?;
     report.failures.sort_by_key(|failure| failure.seed);
-    conclude(&report, arguments.output)
+    let concluded = conclude(&report, arguments.output);
+    let missing = missing(&report.situations);
+    if report.seeds >= WHOLE_VACUITY_SEEDS && !arguments.benchmark && !missing.is_empty() {
+        output::talk(&format!("{} seeds never met: {}", report.seeds, missing.join(", ")));
+        return Err(CommandError::Failed);
+    }
+    concluded
 }
 
 fn run_in_world(arguments: &Arguments) -> Result<(), CommandError> {

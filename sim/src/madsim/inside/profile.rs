@@ -100,7 +100,7 @@ impl Profile {
         };
         if scale == Scale::Benchmark {
             (profile.nodes, profile.partitions, profile.clients) = (5, 1, 4);
-            profile.think = millis(370);
+            profile.think = millis(280);
             profile.chaos = Duration::from_secs(60);
         }
         profile
