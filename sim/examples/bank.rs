@@ -219,7 +219,7 @@ fn explain<S: Sent>(seed: u64, full: bool) {
     println!("{} of its {} choices suffice; how it ends:", small.schedule.choices.len(), small.before);
     let recorded = Recorded::new(&small.schedule);
     let (_, world) = runner::read_world::<ExactlyOnce<Bank<S>>>(recorded, Scale::Drawn);
-    let shown = |line: &&Line| full || line.kind != Kind::Message;
+    let shown = |line: &&Line| full || !matches!(line.kind, Kind::Message | Kind::Lost);
     let lines: Vec<_> = world.trace().lines().iter().filter(shown).collect();
     let skipped = if full { 0 } else { lines.len().saturating_sub(SHOWN) };
     for line in &lines[skipped..] {

@@ -7,6 +7,7 @@ mod machines;
 mod mutants;
 mod output;
 mod replay;
+mod report;
 mod run;
 mod seeds;
 mod shrink;
@@ -34,6 +35,8 @@ enum Command {
     Run(run::Arguments),
     /// Run one seed, or a schedule, and print what happens, a line an event.
     Replay(replay::Arguments),
+    /// Write a page that shows one run: hosts over time, messages, faults, and what failed.
+    Report(report::Arguments),
     /// Make a failing run small: the fewest choices that still fail the same check.
     Shrink(shrink::Arguments),
     /// Run one seed in several processes and compare the hashes of all that happened.
@@ -70,6 +73,7 @@ pub fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
+        Command::Report(arguments) => report::run(&arguments),
         Command::Shrink(arguments) => shrink::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Mutants(arguments) => mutants::run(&arguments),

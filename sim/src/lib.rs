@@ -9,6 +9,7 @@ pub mod history;
 pub mod machine;
 pub mod madsim;
 pub mod profile;
+pub mod report;
 pub mod runner;
 pub mod shrink;
 pub mod situations;

@@ -12,7 +12,7 @@ use crate::{
     history::TrueTime,
     machine::StateMachine,
     profile::Setup,
-    shrink::{Attempt, Effort, shrink as cut},
+    shrink::{Attempt, Effort, Waits, shrink as cut},
     situations::Situations,
     trace::Trace,
     world::World,
@@ -144,7 +144,8 @@ pub fn attempt<M: StateMachine>(
     let outcome = run_world_until(&mut world, until);
     Attempt {
         check: outcome.violation.map(|violation| violation.check),
-        choices: notes.schedule().choices,
+        choices: notes.timed(),
+        waits: Waits { think: world.profile().think, fault_every: world.profile().fault_every },
         events: outcome.events,
         at: world.now(),
     }
@@ -173,8 +174,9 @@ pub fn shrink<M: StateMachine>(
     let setup = setup.into();
     let first = attempt::<M>(source, setup, TrueTime::MAX);
     let (check, before) = (first.check?, first.choices.len());
+    let choices = first.choices.into_iter().map(|(_, choice)| choice).collect();
     let run = |source, until| attempt::<M>(source, setup, until);
-    let shrunk = cut(&Schedule { choices: first.choices }, check, effort, &run);
+    let shrunk = cut(&Schedule { choices }, check, effort, &run);
     let violation = run_schedule::<M>(&shrunk.schedule, setup).violation?;
     Some(Small { violation, before, schedule: shrunk.schedule, runs: shrunk.runs })
 }

@@ -18,9 +18,11 @@
 
 mod cuts;
 mod redraw;
+mod retime;
 mod words;
 
 pub use redraw::Redraw;
+pub use retime::Waits;
 pub use words::in_words;
 
 use std::collections::BTreeSet;
@@ -40,13 +42,18 @@ pub struct Shrunk {
     pub runs: u64,
 }
 
+/// A choice, and when it was made.
+pub type Noted = (TrueTime, Choice);
+
 /// What came of trying a run.
 #[derive(Clone, Debug)]
 pub struct Attempt {
     /// The check that failed, if one did.
     pub check: Option<Check>,
-    /// The choices that were made and are not calm.
-    pub choices: Vec<Choice>,
+    /// The choices that were made and are not calm, and when.
+    pub choices: Vec<Noted>,
+    /// How long calm waits are in it.
+    pub waits: Waits,
     /// Events, the measure of effort.
     pub events: u64,
     /// When the run ended.
@@ -80,6 +87,8 @@ pub type Run<'a> = &'a (dyn Fn(Box<dyn Source>, TrueTime) -> Attempt + Sync);
 pub fn shrink(schedule: &Schedule, check: Check, effort: Effort, run: Run<'_>) -> Shrunk {
     let mut search = Search {
         best: schedule.choices.clone(),
+        noted: Vec::new(),
+        waits: Waits::default(),
         until: TrueTime::MAX,
         check,
         spent: Spent::default(),
@@ -125,6 +134,9 @@ struct Spent {
 
 struct Search<'a> {
     best: Vec<Choice>,
+    /// The same, with their moments.
+    noted: Vec<Noted>,
+    waits: Waits,
     /// Later than this a candidate's run need not go.
     until: TrueTime,
     check: Check,
@@ -159,6 +171,7 @@ impl Search<'_> {
     fn cut_coarsely(&mut self) {
         loop {
             let before = self.best.len();
+            self.retime();
             self.cut_all(&cuts::topics(&self.best));
             self.cut_all(&cuts::lesser_halves(&self.best));
             self.cut_all(&cuts::places(&self.best));
@@ -176,10 +189,20 @@ impl Search<'_> {
         }
     }
 
+    /// Says the same times in fewer choices.
+    fn retime(&mut self) {
+        let shorter = retime::retimed(&self.noted, self.waits);
+        if shorter.len() < self.best.len() && !self.is_over() {
+            self.first(&[Trial::Cut(shorter)]);
+        }
+    }
+
     /// Single choices, until none can go.
     fn cut_finely(&mut self) {
         loop {
             let before = self.best.len();
+            self.retime();
+            self.cut_all(&cuts::turns(&self.best));
             let mut pieces = 2;
             while pieces < self.best.len() {
                 self.cut_all(&cuts::pieces(&self.best, pieces));
@@ -284,11 +307,14 @@ impl Search<'_> {
         let size = |choices: &[Choice]| {
             (choices.len(), choices.iter().map(|choice| u128::from(choice.number)).sum::<u128>())
         };
-        attempt.check == Some(self.check) && size(&attempt.choices) < size(&self.best)
+        let choices: Vec<Choice> = attempt.choices.iter().map(|(_, choice)| *choice).collect();
+        attempt.check == Some(self.check) && size(&choices) < size(&self.best)
     }
 
     fn adopt(&mut self, attempt: Attempt) {
-        self.best = attempt.choices;
+        self.best = attempt.choices.iter().map(|(_, choice)| *choice).collect();
+        self.noted = attempt.choices;
+        self.waits = attempt.waits;
         self.until = attempt.at + attempt.at / 2 + SLACK_NANOS;
     }
 

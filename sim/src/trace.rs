@@ -2,6 +2,7 @@
 
 use std::hash::{Hash, Hasher};
 
+use kotoba_db_cluster::raft::{GroupId, Term};
 use serde::Serialize;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -20,8 +21,96 @@ pub struct Line {
     pub from: Option<u32>,
     /// When that message was sent.
     pub sent: Option<TrueTime>,
+    /// What a picture needs to know of it besides.
+    pub detail: Detail,
     /// In words.
     pub text: String,
+}
+
+/// What a picture of a run needs to know of a line.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub enum Detail {
+    /// Nothing.
+    None,
+    /// A replica of this group on the line's host has this role from now on.
+    Role {
+        /// The group.
+        group: GroupId,
+        /// The role.
+        role: Role,
+        /// Its term.
+        term: Term,
+    },
+    /// A message, or several of a kind.
+    Message {
+        /// The group, where it is about one.
+        group: Option<GroupId>,
+        /// The term of its sender.
+        term: Term,
+        /// What it says.
+        of: MessageKind,
+    },
+    /// The host's process runs from now on.
+    Started,
+    /// It does not run any more.
+    Killed,
+    /// It stands still until then.
+    Paused(TrueTime),
+    /// The host lost its data directory.
+    Wiped,
+    /// A link from one host to another is in this state from now on.
+    Link(u32, u32, LinkCondition),
+}
+
+/// A role, as it is drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub enum Role {
+    /// Follows, or waits for a leader.
+    Follower,
+    /// Asks whether it would win.
+    Trial,
+    /// Stands for election.
+    Candidate,
+    /// Leads.
+    Leader,
+    /// Stopped after a failed write.
+    Faulted,
+    /// Follows without a vote.
+    Learner,
+}
+
+/// What a message says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub enum MessageKind {
+    /// A vote is asked for.
+    VoteAsk,
+    /// A vote is given or refused.
+    VoteReply,
+    /// A log is extended.
+    Append,
+    /// An append is answered.
+    AppendReply,
+    /// A leader is alive.
+    Beat,
+    /// A beat is answered.
+    BeatReply,
+    /// A part of a snapshot.
+    SnapshotChunk,
+    /// A part of a snapshot is answered.
+    SnapshotReply,
+    /// Beats and answers to beats of several groups.
+    Beats,
+}
+
+/// What a link does, as it is drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub enum LinkCondition {
+    /// Lets everything through.
+    Open,
+    /// Loses everything.
+    Cut,
+    /// Holds everything.
+    Clogged,
 }
 
 /// What kind of thing happened.
@@ -30,6 +119,10 @@ pub struct Line {
 pub enum Kind {
     /// A message arrived.
     Message,
+    /// A message was lost.
+    Lost,
+    /// A link changed.
+    Link,
     /// A replica changed its role.
     Role,
     /// Entries were committed.

@@ -61,7 +61,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
         let (outcome, world) = runner::read_world::<M>(recorder, run.setup);
         (outcome, world.trace().lines().to_vec())
     });
-    for line in lines.iter().filter(|line| !arguments.brief || line.kind != Kind::Message) {
+    for line in
+        lines.iter().filter(|line| !arguments.brief || !matches!(line.kind, Kind::Message | Kind::Lost))
+    {
         output::data(&show(line));
     }
     if let Some(path) = &arguments.to {

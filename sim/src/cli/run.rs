@@ -74,6 +74,9 @@ struct Failure {
     seed: u64,
     check: String,
     replay: String,
+    /// The command that shows it as a picture, where the engine can.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    report: Option<String>,
     #[serde(skip)]
     message: String,
 }
@@ -127,7 +130,8 @@ fn run_in_madsim(arguments: &Arguments) -> Result<(), CommandError> {
         }
         if let Some(failure) = outcome.failure {
             let (seed, replay) = (outcome.seed, launch::replay_command(outcome.seed, &settings));
-            report.failures.push(Failure { seed, check: failure.check, replay, message: failure.message });
+            let (check, message) = (failure.check, failure.message);
+            report.failures.push(Failure { seed, check, replay, report: None, message });
         }
         bar.inc(1);
     });
@@ -176,6 +180,9 @@ fn conclude(report: &Report, format: Format) -> Result<(), CommandError> {
             "seed {} failed: {}\n  {}\n  repeat it: {}",
             failure.seed, failure.check, failure.message, failure.replay
         ));
+        if let Some(command) = &failure.report {
+            output::talk(&format!("  look at it: {command}"));
+        }
     }
     print(report, format);
     if report.failures.is_empty() { Ok(()) } else { Err(CommandError::Failed) }
@@ -243,12 +250,15 @@ impl Total {
             let benchmark = if arguments.benchmark { " --benchmark" } else { "" };
             let failure_rate = arguments.failure_rate.option();
             let machine = arguments.machine.name();
+            let command = |name: &str| {
+                let options = format!("--machine {machine}{benchmark}{failure_rate}");
+                format!("cargo run --release -p kotoba-sim -- {name} {seed} {options}")
+            };
             self.failures.push(Failure {
                 seed,
                 check: violation.check.to_string(),
-                replay: format!(
-                    "cargo run --release -p kotoba-sim -- replay {seed} --machine {machine}{benchmark}{failure_rate}"
-                ),
+                replay: command("replay"),
+                report: Some(command("report")),
                 message: violation.message,
             });
         }

@@ -79,10 +79,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
             write_schedule(path, &schedule)?;
             let machine = arguments.machine.name();
             let mutant = arguments.mutant.as_ref().map_or(String::new(), |id| format!(" --mutant {id}"));
-            output::talk(&format!(
-                "read it: cargo run --release -p kotoba-sim -- replay --schedule {} --machine {machine}{short}{mutant}",
-                path.display()
-            ));
+            let (path, options) = (path.display(), format!("--machine {machine}{short}{mutant}"));
+            let program = "cargo run --release -p kotoba-sim --";
+            output::talk(&format!("read it: {program} replay --schedule {path} {options}"));
+            output::talk(&format!("look at it: {program} report {path} {options}"));
         }
     }
     Ok(())

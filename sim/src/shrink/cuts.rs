@@ -26,7 +26,10 @@ pub(super) fn places(choices: &[Choice]) -> Vec<BTreeSet<Key>> {
 
 /// All that belongs to one fault, or to one turn of a client; the last ones first.
 pub(super) fn turns(choices: &[Choice]) -> Vec<BTreeSet<Key>> {
+    // When it happens stays: what happens later hangs on that.
+    let is_time = |choice: &Choice| matches!(choice.point.topic, Topic::FaultTime | Topic::ClientTime);
     let turn = |choice: &Choice| match choice.point.topic.pace() {
+        _ if is_time(choice) => None,
         Pace::Once | Pace::Moments => None,
         Pace::Faults => Some((choice.point.turn, None)),
         Pace::Clients => Some((choice.point.turn, Some(choice.point.of))),

@@ -30,7 +30,7 @@ fn story(source: Box<dyn Source>, fails: impl Fn(&[(u64, Topic, u64)]) -> Option
             break;
         }
     }
-    Attempt { check, choices: notes.schedule().choices, events: seen.len() as u64, at: now }
+    Attempt { check, choices: notes.timed(), waits: Waits::default(), events: seen.len() as u64, at: now }
 }
 
 /// Fails after a fault of at least 10 in turn 12 or later, then another of at least 3, with 5
@@ -48,7 +48,7 @@ fn needs_two_faults(seen: &[(u64, Topic, u64)]) -> Option<Check> {
 fn schedule_of(seed: u64, fails: impl Fn(&[(u64, Topic, u64)]) -> Option<Check>) -> Schedule {
     let attempt = story(Box::new(Seeded::new(seed)), fails);
     assert!(attempt.check.is_some(), "seed {seed} must fail");
-    Schedule { choices: attempt.choices }
+    Schedule { choices: attempt.choices.into_iter().map(|(_, choice)| choice).collect() }
 }
 
 #[test]

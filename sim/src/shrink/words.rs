@@ -31,7 +31,13 @@ pub fn in_words(noted: &[(TrueTime, Choice)], lines: &[Line], hosts: usize) -> V
 fn is_telling(kind: Kind) -> bool {
     match kind {
         Kind::Process | Kind::Fault | Kind::Disk | Kind::Members | Kind::Phase | Kind::Violation => true,
-        Kind::Message | Kind::Role | Kind::Commit | Kind::Snapshot | Kind::Client => false,
+        Kind::Message
+        | Kind::Lost
+        | Kind::Link
+        | Kind::Role
+        | Kind::Commit
+        | Kind::Snapshot
+        | Kind::Client => false,
     }
 }
 
@@ -105,7 +111,7 @@ fn profile_in_words(choice: &Choice) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::choice::Point;
+    use crate::{choice::Point, trace::Detail};
 
     fn noted(topic: Topic, of: u32, nth: u32, number: u64) -> (TrueTime, Choice) {
         (1_500_000_000, Choice { point: Point { topic, of, turn: 4 }, nth, number })
@@ -128,6 +134,7 @@ mod tests {
             host: Some(2),
             from: None,
             sent: None,
+            detail: Detail::None,
             text: "is killed".to_owned(),
         };
         let words = in_words(&[noted(Topic::Fault, 0, 0, 3), noted(Topic::Message, 5, 0, 1)], &[killed], 3);

@@ -242,7 +242,7 @@ impl<M: StateMachine> World<M> {
         }
         let length = self.choices.below(Topic::Link, 0, nanos(CLOG_MAX));
         if self.choices.below(Topic::Link, 0, 2) == 0 {
-            self.network.set(victim, other, LinkState::Clogged);
+            self.set_link(victim, other, LinkState::Clogged);
             self.situations.count(Situation::Clogged);
             self.agenda.plan(self.now + length, Event::Unclog { from: victim, to: other });
         } else {
@@ -270,6 +270,7 @@ impl<M: StateMachine> World<M> {
 
     /// Changes a link; what it held is sent on its way, in another order.
     pub(super) fn set_link(&mut self, from: usize, to: usize, state: LinkState) {
+        self.show_link((from, to), self.network.state(from, to), state);
         let released = self.network.set(from, to, state);
         let number = self.network.number(from, to);
         let peer = self.hosts[to].peer;

@@ -28,7 +28,7 @@ use crate::{
     choice::Topic,
     machine::StateMachine,
     situations::Situation,
-    trace::Kind,
+    trace::{Detail, Kind},
 };
 
 /// Where every group begins.
@@ -140,7 +140,8 @@ impl<M: StateMachine> World<M> {
         host.kept = None;
         host.paused_until = 0;
         let (number, boot) = (host.number, recovery.boot);
-        self.say(Kind::Process, Some(at), || format!("starts, life {}", boot.0));
+        self.show(Kind::Process, at, Detail::Started, || format!("starts, life {}", boot.0));
+        self.show_first_roles(at);
         self.trace.event(self.now, number, &("start", boot));
         let process = self.hosts[at].process.as_mut().expect("just made");
         let log = &mut process.log;
@@ -302,7 +303,7 @@ impl<M: StateMachine> World<M> {
         host.kept = Some((before, after));
         host.disk_full = false;
         self.trace.event(self.now, number, &"crash");
-        self.say(Kind::Process, Some(at), || "is killed".to_owned());
+        self.show(Kind::Process, at, Detail::Killed, || "is killed".to_owned());
         self.tell_others(at);
         let down = DOWN_NANOS_MIN + self.choices.below(Topic::Down, number, DOWN_NANOS);
         self.agenda.plan(self.now + down, Event::Start { host: at });
@@ -352,7 +353,7 @@ impl<M: StateMachine> World<M> {
             }
         }
         self.situations.count(Situation::Wiped);
-        self.say(Kind::Process, Some(at), || "loses its data directory".to_owned());
+        self.show(Kind::Process, at, Detail::Wiped, || "loses its data directory".to_owned());
         self.spread_routes();
     }
 
@@ -495,7 +496,8 @@ impl<M: StateMachine> World<M> {
         host.paused_until = self.now + length;
         host.wake = host.wake.max(host.paused_until);
         self.situations.count(Situation::Paused);
-        self.say(Kind::Process, Some(at), || format!("stands still for {} ms", length / 1_000_000));
+        let detail = Detail::Paused(self.now + length);
+        self.show(Kind::Process, at, detail, || format!("stands still for {} ms", length / 1_000_000));
     }
 }
 

@@ -16,6 +16,7 @@
 //! | `clients` | who asks, and what they are told |
 //! | `faults`, `members` | what goes wrong, and what operators do |
 //! | `phases` | a run from beginning to end |
+//! | `picture` | what a picture of the run shows |
 
 mod agenda;
 mod apply;
@@ -29,6 +30,7 @@ mod members;
 mod network;
 mod packet;
 mod phases;
+mod picture;
 mod process;
 mod storage;
 
@@ -50,7 +52,7 @@ use crate::{
     machine::StateMachine,
     profile::{Profile, Setup},
     situations::Situations,
-    trace::{Kind, Line, Trace},
+    trace::{Detail, Kind, Line, Trace},
 };
 pub(crate) use clients::FIRST_WAY;
 
@@ -62,6 +64,14 @@ use network::Network;
 
 /// Steps of one run, at most: beyond it something spins.
 const STEPS_MAX: u64 = 20_000_000;
+
+/// When the first fault is due.
+pub(crate) const FIRST_FAULT: TrueTime = 1_000_000_000;
+
+/// When a client first wakes.
+pub(crate) const fn first_wake(client: u32) -> TrueTime {
+    client as TrueTime * 1_000_000
+}
 
 /// Checks that remember.
 #[derive(Clone, Debug)]
@@ -172,9 +182,9 @@ impl<M: StateMachine> World<M> {
             world.agenda.plan(0, Event::Start { host: at });
         }
         for client in 0..world.profile.clients {
-            world.agenda.plan(u64::from(client) * 1_000_000, Event::Wake { client });
+            world.agenda.plan(first_wake(client), Event::Wake { client });
         }
-        world.agenda.plan(1_000_000_000, Event::Fault);
+        world.agenda.plan(FIRST_FAULT, Event::Fault);
         world.agenda.plan(500_000_000, Event::Administer);
         world
     }
@@ -291,7 +301,7 @@ impl<M: StateMachine> World<M> {
             let through = self.network.arrives(from, to);
             let host = &self.hosts[to];
             if !through || host.process.is_none() || host.peer != peer {
-                return;
+                return self.show_lost(&event);
             }
         }
         let addressee = match &event {
@@ -374,12 +384,15 @@ impl<M: StateMachine> World<M> {
     fn say(&mut self, kind: Kind, at: Option<usize>, text: impl FnOnce() -> String) {
         if self.trace.is_read() {
             let host = at.map(|at| self.hosts[at].number);
-            self.trace.line(Line { at: self.now, kind, host, from: None, sent: None, text: text() });
+            self.trace.line(Line {
+                at: self.now,
+                kind,
+                host,
+                from: None,
+                sent: None,
+                detail: Detail::None,
+                text: text(),
+            });
         }
-    }
-
-    fn say_message(&mut self, from: usize, to: usize, sent: TrueTime, text: String) {
-        let (host, from) = (Some(self.hosts[to].number), Some(self.hosts[from].number));
-        self.trace.line(Line { at: self.now, kind: Kind::Message, host, from, sent: Some(sent), text });
     }
 }

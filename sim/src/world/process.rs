@@ -267,7 +267,8 @@ impl<M: StateMachine> World<M> {
         let Some(replica) = process.node.replica(group).map(kotoba_db_cluster::raft::Replica::id) else {
             return;
         };
-        self.say(Kind::Role, Some(at), || match report.leader {
+        let detail = self.role_detail(at, group);
+        self.show(Kind::Role, at, detail, || match report.leader {
             Some(leader) if leader != replica => {
                 format!("{group} {replica} {:?} in {} of {leader}", report.role, report.term)
             }
@@ -312,7 +313,8 @@ impl<M: StateMachine> World<M> {
             let verdict = self.checks.quorum_intersection.follows(group, place, &before, members);
             self.judge(verdict);
         }
-        self.say(Kind::Members, Some(at), || format!("{group} has members {members:?}"));
+        let role = self.role_detail(at, group);
+        self.show(Kind::Members, at, role, || format!("{group} has members {members:?}"));
     }
 
     fn check_promise(&mut self, at: usize, group: GroupId, message: &kotoba_db_cluster::raft::Message) {
@@ -390,7 +392,10 @@ impl<M: StateMachine> World<M> {
         }
         let fate = self.network.send(&mut self.choices, &self.profile.network, (from, to));
         match fate {
-            Fate::Lost => self.situations.count(Situation::MessageLost),
+            Fate::Lost => {
+                self.situations.count(Situation::MessageLost);
+                self.show_packet(Kind::Lost, (from, to), self.now, &packet);
+            }
             Fate::Held => self.network.hold((from, to), packet),
             Fate::Arrives(first, again) => {
                 if let Some(again) = again {
@@ -415,15 +420,9 @@ impl<M: StateMachine> World<M> {
 
     /// A message arrives.
     pub(super) fn deliver(&mut self, from: usize, to: usize, sent: u64, packet: Packet) {
+        self.show_packet(Kind::Message, (from, to), sent, &packet);
         match packet {
             Packet::Beats(messages) => {
-                if self.trace.is_read() {
-                    let text = |GroupMessage { group, message }: &GroupMessage| {
-                        format!("{group} {:?} from {}: {:?}", message.term, message.from, message.body)
-                    };
-                    let texts: Vec<_> = messages.iter().map(text).collect();
-                    self.say_message(from, to, sent, texts.join(", "));
-                }
                 self.input(to, NodeInput::Beats(messages.clone()), None);
                 for GroupMessage { group, .. } in messages {
                     self.look_at_group(to, group);
@@ -431,11 +430,6 @@ impl<M: StateMachine> World<M> {
             }
             Packet::Message(message, cargo) => {
                 let GroupMessage { group, mut message } = *message;
-                if self.trace.is_read() {
-                    let text =
-                        format!("{group} {:?} from {}: {:?}", message.term, message.from, message.body);
-                    self.say_message(from, to, sent, text);
-                }
                 let mut first = Index::ZERO;
                 if let (Body::Append(append), Cargo::Entries(entries)) = (&mut message.body, &cargo) {
                     first = append.entries.first;
