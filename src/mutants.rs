@@ -293,6 +293,8 @@ mutants! {
         "a process that dies between a write and its flush, the machine lives on; later its power fails";
     M67 Log Durability "a restart flushes the last batch it reads, and does not write it again",
         "a flush that fails, a restart of the process alone, then a power failure";
+    M68 Raft Liveness "a voter whose disk does not answer says yes to trials",
+        "a disk that stalls for good under a voter, a candidate whose log is too short, and one whose log is not";
 }
 
 #[cfg(test)]

@@ -98,7 +98,7 @@ impl Replica {
         if mutant!(B05) && ask.ballot == Ballot::Pre {
             self.await_leader(now);
         }
-        let granted = self.would_grant(from, &ask);
+        let granted = self.would_grant(now, from, &ask);
         if granted && ask.ballot == Ballot::Real {
             self.grant(now, from);
         }
@@ -116,9 +116,11 @@ impl Replica {
         }
     }
 
-    fn would_grant(&self, from: ReplicaId, ask: &VoteAsk) -> bool {
+    fn would_grant(&self, now: Now, from: ReplicaId, ask: &VoteAsk) -> bool {
         let free = match ask.ballot {
-            Ballot::Pre => ask.campaign_term > self.term(),
+            // Its word would not be followed by a vote while its disk does not answer; encouraged again
+            // and again, a candidate that cannot win would disturb the one that can.
+            Ballot::Pre => ask.campaign_term > self.term() && (!self.is_stalled(now) || mutant!(M68)),
             Ballot::Real => {
                 let kept = |vote| vote == from || mutant!(M03);
                 ask.campaign_term == self.term() && self.hard_state.vote.is_none_or(kept)

@@ -114,8 +114,7 @@ impl Replica {
     fn still_leads(&self, now: Now) -> bool {
         let Role::Leader(leader) = &self.role else { return false };
         let timing = self.settings.timing;
-        let stalled =
-            self.durability.oldest().is_some_and(|asked| now.monotonic.since(asked) > timing.disk_stall);
+        let stalled = self.is_stalled(now);
         let heard = quorum::agreed(self.configuration(), |voter| {
             if voter == self.settings.id {
                 now.monotonic
@@ -125,6 +124,12 @@ impl Replica {
         });
         let heard = mutant!(M04) || now.monotonic.since(heard) < timing.election;
         (!stalled || mutant!(M09)) && heard
+    }
+
+    /// Whether the own disk does not answer.
+    pub(super) fn is_stalled(&self, now: Now) -> bool {
+        let patience = self.settings.timing.disk_stall;
+        self.durability.oldest().is_some_and(|asked| now.monotonic.since(asked) > patience)
     }
 
     /// Begins a round: a beat to every follower, whose answers prove that this replica led when
