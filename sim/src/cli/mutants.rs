@@ -1,7 +1,11 @@
 //! `mutants`: known bugs, put back one at a time. A simulator that does not find them finds nothing.
 
-use std::{path::PathBuf, process::Command};
+use std::path::PathBuf;
+#[cfg(not(kotoba_mutants))]
+use std::process::Command;
 
+#[cfg(kotoba_mutants)]
+mod markdown;
 #[cfg(kotoba_mutants)]
 mod table;
 
@@ -15,15 +19,22 @@ pub(super) struct Arguments {
     /// Seeds to look at, in order, until one fails.
     #[arg(long, default_value = "0..1000000")]
     seeds: Seeds,
-    /// CPU seconds for each.
+    /// Independent ranges of seeds, a million apart from the first seed on: a bug counts as found
+    /// where it is found in each.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    ranges: u64,
+    /// CPU seconds for each range.
     #[arg(long, default_value_t = 60.0)]
     cpu_seconds: f64,
     /// Do not make failing runs small.
     #[arg(long)]
     no_shrink: bool,
     /// Only those in this file, each with the seed that is known to find it: quick.
-    #[arg(long, conflicts_with_all = ["only", "seeds"])]
+    #[arg(long, conflicts_with_all = ["only", "seeds", "ranges"])]
     recorded: Option<PathBuf>,
+    /// A file for the table in Markdown, written again after each bug.
+    #[arg(long)]
+    markdown: Option<PathBuf>,
     /// How results are printed.
     #[arg(long, value_enum, default_value_t)]
     output: Format,
