@@ -7,30 +7,40 @@
 //! | [`leader_completeness`] | a leader holds everything committed before its term (5.4) | every election |
 //! | [`state_machine_safety`] | one log: what is committed, applied and held as state is the same everywhere (5.4.3) | every commit and apply |
 //! | [`commit_durability`] | what is committed is on the disks of a quorum of the configuration in force | every commit of a leader |
+//! | [`current_term_commit`] | a leader commits by counting replicas of an entry of its own term only (5.4.2) | every commit of a leader |
+//! | [`later_terms`] | whoever hears of a later term adopts it (5.1) | every message |
+//! | [`trial`] | who has a majority's word stands (thesis, 9.6) | every answer to a trial |
 //! | [`promise`] | no vote, acknowledgement or term leaves before it is durable | every message |
 //! | [`monotonicity`] | term, commit and applied only rise; purged ≤ applied ≤ committed ≤ last | every step |
 //! | [`quorum_intersection`] | quorums of neighbouring configurations share a voter (thesis, 4.1) | every change of members |
+//! | [`member_changes`] | a leader changes members one committed step at a time (thesis, 4.1) | every change of members |
 //! | [`recovery`] | a restart finds what the disk was told, or says what is damaged | every restart |
 //! | [`replay`] | a core given the same inputs does the same | every run of the whole program |
+//! | [`read_index`] | a read covers what was committed before it was asked for (thesis, 6.4) | every read a replica serves |
 //! | [`real_time`] | an operation takes effect between its call and its answer | every answer |
 //! | [`sessions`] | what a client may rely on from one of its operations to the next (Terry et al., 1994) | every run |
 //! | [`linearizability`] | a history has a sequential explanation (Herlihy and Wing, 1990) | a sample of the runs |
 //! | [`exactly_once`] | a request takes effect once, and is answered the same each time | every commit and answer |
 
 pub mod commit_durability;
+pub mod current_term_commit;
 pub mod election_safety;
 pub mod exactly_once;
+pub mod later_terms;
 pub mod leader_completeness;
 pub mod linearizability;
 pub mod log_matching;
+pub mod member_changes;
 pub mod monotonicity;
 pub mod promise;
 pub mod quorum_intersection;
+pub mod read_index;
 pub mod real_time;
 pub mod recovery;
 pub mod replay;
 pub mod sessions;
 pub mod state_machine_safety;
+pub mod trial;
 
 use std::fmt;
 
@@ -50,16 +60,26 @@ pub enum Check {
     StateMachineSafety,
     /// What is committed is on the disks of a quorum.
     CommitDurability,
+    /// A leader counts replicas of entries of its own term only.
+    CurrentTermCommit,
+    /// A later term is adopted when it is heard of.
+    LaterTerms,
+    /// Who has a majority's word stands.
+    Trial,
     /// Nothing is promised before it is durable.
     Promise,
     /// What must only rise, rises.
     Monotonicity,
     /// Quorums of neighbouring configurations share a voter.
     QuorumIntersection,
+    /// Members change one committed step at a time.
+    MemberChanges,
     /// A restart finds what the disk was told.
     Recovery,
     /// A core given the same inputs does the same.
     Replay,
+    /// A read covers what was committed before it was asked for.
+    ReadIndex,
     /// An operation takes effect between its call and its answer.
     RealTime,
     /// A request takes effect once.
@@ -90,11 +110,16 @@ impl fmt::Display for Check {
             Self::LeaderCompleteness => "leader-completeness",
             Self::StateMachineSafety => "state-machine-safety",
             Self::CommitDurability => "commit-durability",
+            Self::CurrentTermCommit => "current-term-commit",
+            Self::LaterTerms => "later-terms",
+            Self::Trial => "trial",
             Self::Promise => "promise",
             Self::Monotonicity => "monotonicity",
             Self::QuorumIntersection => "quorum-intersection",
+            Self::MemberChanges => "member-changes",
             Self::Recovery => "recovery",
             Self::Replay => "replay",
+            Self::ReadIndex => "read-index",
             Self::RealTime => "real-time",
             Self::ExactlyOnce => "exactly-once",
             Self::Linearizability => "linearizability",

@@ -103,7 +103,7 @@ topics! {
         Delay,
         /// When a flapping link turns over.
         Flap,
-        /// What a disk does to what was not flushed.
+        /// What a crash does to a disk.
         Crash,
         /// How long a process stays down, or lives on with a failed disk.
         Down,
@@ -113,6 +113,12 @@ topics! {
         Aim,
         /// Whether a process is killed around a certain write.
         AimAtWrite,
+        /// What follows an election at once.
+        Elected,
+        /// Whether a completion of an earlier life comes while something is written.
+        Stale,
+        /// Whether a snapshot can be built.
+        Build,
         /// How long a disk takes.
         DiskTime,
         /// Whether a chunk of a snapshot is spoilt.

@@ -119,8 +119,15 @@ pub trait StateMachine: Clone + Debug {
     /// The payload of the entry that asks for an operation.
     fn encode(request: Request, operation: &Self::Operation) -> Bytes;
 
-    /// Who asks in a payload, and by which count.
-    fn request_of(payload: &Bytes) -> (u32, u64);
+    /// Which request a payload asks for.
+    fn request_of(payload: &Bytes) -> Request;
+
+    /// Whether `answer` refuses a request whose id stood for another operation before; `None` where
+    /// the machine does not compare operations.
+    fn refuses_reuse(answer: Option<&Self::Answer>) -> Option<bool> {
+        let _ = answer;
+        None
+    }
 
     /// Applies an entry with a payload. `None`: the client had promised not to repeat this request,
     /// so it is not carried out.
@@ -143,6 +150,20 @@ pub trait StateMachine: Clone + Debug {
     /// Where the bytes are not a snapshot.
     fn restore(group: GroupId, position: Position, snapshot: &Bytes) -> Result<Self, String>;
 
+    /// The state of a snapshot, put in the place of this one: by default nothing of this one is used.
+    ///
+    /// # Errors
+    /// Where the bytes are not a snapshot.
+    fn replaced(&self, group: GroupId, position: Position, snapshot: &Bytes) -> Result<Self, String> {
+        Self::restore(group, position, snapshot)
+    }
+
+    /// This state after a restart of its process: what is only in memory is gone.
+    #[must_use]
+    fn restarted(&self) -> Self {
+        self.clone()
+    }
+
     /// A number that differs where two states differ.
     fn digest(&self) -> u64;
 
@@ -154,6 +175,14 @@ pub trait StateMachine: Clone + Debug {
     /// # Errors
     /// Where the state is impossible.
     fn invariant(&self) -> Result<(), String>;
+
+    /// Looks at the whole state, however long it takes; done seldom.
+    ///
+    /// # Errors
+    /// Where the state is impossible.
+    fn audit(&self) -> Result<(), String> {
+        self.invariant()
+    }
 
     /// See [`Machine::key`].
     fn key(operation: &Self::Operation) -> u64;

@@ -4,9 +4,13 @@
 //! never gets to elect a leader shows nothing about snapshots ("swarm testing", Groce et al. 2012).
 //! All zeros give the calmest run there is: three hosts, one group, and nothing ever fails.
 
+mod trouble;
+
 use std::{str::FromStr, time::Duration};
 
 use kotoba_db_cluster::raft::Limits;
+
+use trouble::Trouble;
 
 use crate::choice::{Chooser, Topic};
 
@@ -43,6 +47,8 @@ pub struct Profile {
     pub patience: (Duration, u32),
     /// Values that one operation writes at once, at most: each is an entry.
     pub burst: u64,
+    /// Chance that a client uses an id twice.
+    pub reused_ids: u32,
     /// Faults of the network.
     pub network: NetworkFaults,
     /// Faults of processes.
@@ -55,6 +61,8 @@ pub struct Profile {
     pub administration: Administration,
     /// Chance that a piece of work in a process is late, and how late at most.
     pub late: (u32, Duration),
+    /// Chance that entries for a message are read late, and how late at most.
+    pub late_reads: (u32, Duration),
     /// Whether a sequential explanation of the whole history is searched for.
     pub judged: bool,
     /// Mean time between two faults.
@@ -74,6 +82,8 @@ pub struct NetworkFaults {
     pub late: (u32, Duration),
     /// Weight of changes of links.
     pub partitions: u32,
+    /// Weight of answers of one follower that are lost for a while.
+    pub lost_answers: u32,
     /// Messages on one link; more are lost.
     pub queue_max: u32,
     /// Entries and parts of snapshots that are lost, in parts per million: never drawn, see
@@ -94,10 +104,13 @@ pub struct ProcessFaults {
     pub wipes: u32,
     /// A completion of an earlier life, or one told twice.
     pub stale_completions: u32,
+    /// A leader loses its followers to another one, and does not hear of it yet.
+    pub depositions: u32,
     /// A host hears that another's connection was closed, or is told to stand for election.
     pub hints: u32,
     /// Chance that a message which matters (a vote, an acknowledgement) is followed by a crash of
-    /// its sender or its receiver.
+    /// its sender or its receiver, or cuts its receiver off; and that a leader dies as soon as it is
+    /// elected.
     pub aimed_crashes: u32,
 }
 
@@ -114,6 +127,8 @@ pub struct DiskFaults {
     pub failed_flushes: u32,
     /// Bits flip, sectors cannot be read, a write goes elsewhere.
     pub damage: u32,
+    /// Chance that a snapshot cannot be built.
+    pub failed_builds: u32,
 }
 
 /// Faults of clocks.
@@ -132,6 +147,8 @@ pub struct ClockFaults {
 pub struct Administration {
     /// The group shall have other voters.
     pub resizes: u32,
+    /// Chance that an operator does not wait for what came before.
+    pub impatience: u32,
     /// Chance after an apply that the log is compacted.
     pub compactions: u32,
     /// How many entries a compaction leaves at most.
@@ -227,12 +244,14 @@ impl Profile {
             think: millis(pick(&[200, 200, 100, 40, 1_000])),
             patience: (millis(pick(&[1_500, 1_500, 400, 4_000])), small(pick(&[6, 6, 2, 1]))),
             burst: pick(&[1, 1, 8, 100]),
+            reused_ids: small(pick(&[0, 50])),
             network: NetworkFaults {
                 loss: small(pick(&[0, 0, 10, 50, 200])),
                 duplication: small(pick(&[0, 0, 20, 200])),
                 replay: small(pick(&[0, 0, 5, 50])),
                 late: (small(pick(&[0, 0, 50, 300, 1_000])), millis(pick(&[5, 20, 100, 700]))),
                 partitions: small(pick(&[0, 0, 10, 30])),
+                lost_answers: small(pick(&[0, 0, 3, 10])),
                 queue_max: small(pick(&[4_096, 4_096, 64, 4])),
                 failed_replication: 0,
             },
@@ -242,6 +261,7 @@ impl Profile {
                 pauses: small(pick(&[0, 0, 10])),
                 wipes: small(pick(&[0, 0, 0, 5])),
                 stale_completions: small(pick(&[0, 0, 10])),
+                depositions: small(pick(&[0, 0, 3, 10])),
                 hints: small(pick(&[0, 0, 5, 20])),
                 aimed_crashes: small(pick(&[0, 0, 1, 5])),
             },
@@ -251,6 +271,7 @@ impl Profile {
                 full: small(pick(&[0, 0, 0, 5])),
                 failed_flushes: small(pick(&[0, 0, 0, 5])),
                 damage: small(pick(&[0, 0, 0, 5])),
+                failed_builds: small(pick(&[0, 0, 200])),
             },
             clock: ClockFaults {
                 drift_ppm: small(pick(&[0, 0, 500, 50_000])),
@@ -259,13 +280,21 @@ impl Profile {
             },
             administration: Administration {
                 resizes: small(pick(&[0, 0, 20, 60])),
+                impatience: small(pick(&[0, 50, 300])),
                 compactions: small(pick(&[0, 10, 100, 500])),
                 kept_entries: pick(&[100, 100, 10, 0]),
             },
             late: (small(pick(&[0, 0, 50, 300])), millis(pick(&[1, 10, 100]))),
+            late_reads: (small(pick(&[0, 0, 50, 300])), millis(pick(&[10, 100, 1_000]))),
             judged: pick(&[1, 0, 0, 0]) == 1,
             fault_every: millis(pick(&[1_500, 1_500, 400, 150, 5_000])),
         };
+        let trouble = pick(&[0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8]);
+        if scale != Scale::Benchmark
+            && let Some(at) = usize::try_from(trouble).ok().and_then(|trouble| trouble.checked_sub(1))
+        {
+            Trouble::ALL[at].shape(&mut profile, &mut pick);
+        }
         // A snapshot of a million chunks shows nothing that one of a hundred does not.
         profile.snapshot_padding = profile.snapshot_padding.min(profile.limits.snapshot_chunk_bytes * 100);
         if scale == Scale::Benchmark {
@@ -299,12 +328,16 @@ impl Profile {
     /// Everything works from now on.
     pub fn calm_down(&mut self) {
         let calm = Self::draw(&mut Chooser::calm(), Scale::Drawn);
+        self.reused_ids = 0;
         self.network = NetworkFaults { queue_max: calm.network.queue_max, ..calm.network };
         self.process = calm.process;
-        self.disk = calm.disk;
+        // That a snapshot fails now and then excuses nobody: it is built the next time.
+        self.disk = DiskFaults { failed_builds: self.disk.failed_builds, ..calm.disk };
         self.clock = ClockFaults { wall: self.clock.wall, drift_ppm: self.clock.drift_ppm, ..calm.clock };
         self.administration.resizes = 0;
+        self.administration.impatience = 0;
         self.late = calm.late;
+        self.late_reads = calm.late_reads;
         self.patience = calm.patience;
     }
 }

@@ -26,6 +26,19 @@ impl ElectionSafety {
         Err(Violation::new(Check::ElectionSafety, message))
     }
 
+    /// A replica follows a leader in a term.
+    ///
+    /// # Errors
+    /// Where that one does not lead it.
+    pub fn follows(&self, group: GroupId, term: Term, replica: ReplicaId, leader: ReplicaId) -> Verdict {
+        let known = self.leaders.get(&(group, term));
+        if known == Some(&leader) {
+            return Ok(());
+        }
+        let message = format!("{group}: {replica} follows {leader} in {term}, led by {known:?}");
+        Err(Violation::new(Check::ElectionSafety, message))
+    }
+
     /// Terms that had a leader.
     #[must_use]
     pub fn terms(&self) -> usize {

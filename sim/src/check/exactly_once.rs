@@ -6,16 +6,19 @@ use std::{collections::BTreeMap, fmt::Debug};
 use kotoba_db_cluster::raft::{GroupId, Index};
 
 use super::{Check, Verdict, Violation};
+use crate::machine::Request;
 
 /// What each request answered when it first stood in a committed log.
 #[derive(Clone, Debug)]
 pub struct ExactlyOnce<A> {
     first: BTreeMap<(GroupId, u32, u64), (Index, Option<A>)>,
+    /// What each client has said it is done with, in the committed log.
+    done_below: BTreeMap<(GroupId, u32), u64>,
 }
 
 impl<A> Default for ExactlyOnce<A> {
     fn default() -> Self {
-        Self { first: BTreeMap::new() }
+        Self { first: BTreeMap::new(), done_below: BTreeMap::new() }
     }
 }
 
@@ -24,14 +27,21 @@ impl<A: Clone + Debug + PartialEq> ExactlyOnce<A> {
     /// its client was done with it.
     ///
     /// # Errors
-    /// Where it was answered otherwise before.
+    /// Where it was answered otherwise before, or refused although its client is not done with it.
     pub fn executed(
         &mut self,
         group: GroupId,
-        (client, serial): (u32, u64),
+        Request { client, serial, acked_below }: Request,
         index: Index,
         answer: Option<&A>,
     ) -> Verdict {
+        let done_below = self.done(group, client, acked_below);
+        if answer.is_none() && serial >= done_below {
+            let message = format!(
+                "{group}: request {serial} of client {client} is forgotten at {index}; the client is done with those below {done_below}"
+            );
+            return Err(Violation::new(Check::ExactlyOnce, message));
+        }
         let (first, known) =
             self.first.entry((group, client, serial)).or_insert_with(|| (index, answer.cloned()));
         // A repeat may be refused, once its client was told of the first.
@@ -44,10 +54,40 @@ impl<A: Clone + Debug + PartialEq> ExactlyOnce<A> {
         Err(Violation::new(Check::ExactlyOnce, message))
     }
 
+    /// A client says what it is done with. Returns all that it is done with.
+    fn done(&mut self, group: GroupId, client: u32, below: u64) -> u64 {
+        let done_below = self.done_below.entry((group, client)).or_default();
+        *done_below = below.max(*done_below);
+        *done_below
+    }
+
     /// Where a request took effect.
     #[must_use]
     pub fn effect(&self, group: GroupId, (client, serial): (u32, u64)) -> Option<(Index, Option<&A>)> {
         self.first.get(&(group, client, serial)).map(|(index, answer)| (*index, answer.as_ref()))
+    }
+
+    /// A committed entry asks for another operation under the id of a request that took effect;
+    /// `refused` says whether the machine refuses that.
+    ///
+    /// # Errors
+    /// Where it does not.
+    pub fn reused(
+        &mut self,
+        group: GroupId,
+        Request { client, serial, acked_below }: Request,
+        index: Index,
+        answer: Option<&A>,
+        refused: bool,
+    ) -> Verdict {
+        self.done(group, client, acked_below);
+        if refused {
+            return Ok(());
+        }
+        let message = format!(
+            "{group}: another operation under the id {serial} of client {client} is answered {answer:?} at {index}"
+        );
+        Err(Violation::new(Check::ExactlyOnce, message))
     }
 
     /// A client is told an answer.

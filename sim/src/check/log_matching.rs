@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use kotoba_db_cluster::{
-    raft::{GroupId, Index, Term},
+    raft::{GroupId, Index, Position, Term, TermRuns},
     storage::wal::Entry,
 };
 use xxhash_rust::xxh3::xxh3_64;
@@ -36,4 +36,20 @@ impl LogMatching {
         }
         Ok(())
     }
+}
+
+/// Entries were fetched for a message that names their terms.
+///
+/// # Errors
+/// Where others stand there by now: their bytes would pass for those that are named.
+pub fn gathered<'a>(
+    group: GroupId,
+    named: &TermRuns,
+    entries: impl IntoIterator<Item = &'a Position>,
+) -> Verdict {
+    let other = entries.into_iter().find(|position| named.term_at(position.index) != Some(position.term));
+    let Some(position) = other else { return Ok(()) };
+    let message =
+        format!("{group}: {position} is sent where a message names {:?}", named.term_at(position.index));
+    Err(Violation::new(Check::LogMatching, message))
 }

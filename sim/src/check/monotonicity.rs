@@ -1,7 +1,7 @@
 //! What only rises while a replica lives, and the order of its marks: the purged part of a log ends
 //! before what is applied, which ends before what is committed, which ends before the log.
 
-use kotoba_db_cluster::raft::{GroupId, Index, Replica, ReplicaId, Term};
+use kotoba_db_cluster::raft::{GroupId, Index, Replica, ReplicaId, RoleKind, Term};
 
 use super::{Check, Verdict, Violation};
 
@@ -10,6 +10,8 @@ use super::{Check, Verdict, Violation};
 pub struct Marks {
     term: Term,
     commit: Index,
+    /// Whether it led then.
+    led: bool,
 }
 
 impl Marks {
@@ -18,7 +20,9 @@ impl Marks {
     /// # Errors
     /// Where a mark fell, or marks are out of order.
     pub fn look(&mut self, group: GroupId, replica: &Replica, applied: Index, start: Index) -> Verdict {
-        let now = Self { term: replica.role().term, commit: replica.commit() };
+        let report = replica.role();
+        let led = report.role == RoleKind::Leader;
+        let now = Self { term: report.term, commit: replica.commit(), led };
         let last = replica.last().index;
         let fault = if now.term < self.term {
             Some(format!("its term falls from {} to {}", self.term, now.term))
@@ -34,6 +38,15 @@ impl Marks {
         };
         *self = now;
         fault.map_or(Ok(()), |fault| Err(violation(group, replica.id(), &fault)))
+    }
+
+    /// Whether it has led without a break since it was last looked at, and committed something.
+    pub fn has_committed_as_leader(&self, replica: &Replica) -> bool {
+        let report = replica.role();
+        self.led
+            && report.role == RoleKind::Leader
+            && report.term == self.term
+            && replica.commit() > self.commit
     }
 }
 

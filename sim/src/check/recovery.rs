@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use kotoba_db_cluster::{
-    raft::{GroupId, HardState, Position, SnapshotMeta},
+    raft::{BootEpoch, GroupId, HardState, Index, Position, SnapshotMeta, Term},
     storage::wal::{Disk, EntryIndex, GroupWrite, Place, RecoveredGroup, Recovery, WalWriter},
 };
 
@@ -133,6 +133,49 @@ fn lies_between(found: HardState, before: Option<&Durable>, after: Option<&Durab
         return found == before || found == after;
     }
     rank(before) < rank(found) && rank(found) < rank(after)
+}
+
+/// A log was opened for the `boot`th time; before that it was opened for the `before`th.
+///
+/// # Errors
+/// Where that is no later life: what is told to an earlier one could be taken for this one's.
+pub fn opened(host: u32, before: BootEpoch, boot: BootEpoch) -> Verdict {
+    if boot > before {
+        return Ok(());
+    }
+    let message = format!("host {host}: life {} follows life {}", boot.0, before.0);
+    Err(Violation::new(Check::Recovery, message))
+}
+
+/// A log forgets everything up to `purged`; the state on disk has the effect of everything up to
+/// `state`.
+///
+/// # Errors
+/// Where a restart could find neither entries nor effect.
+pub fn purged(group: GroupId, host: u32, purged: Index, state: Index) -> Verdict {
+    if purged <= state {
+        return Ok(());
+    }
+    let message =
+        format!("{group}: host {host} forgets entries up to {purged}, its state on disk is at {state}");
+    Err(Violation::new(Check::Recovery, message))
+}
+
+/// A snapshot takes the place of a log's beginning. `held` is the term of the log's own entry at the
+/// snapshot's position.
+///
+/// # Errors
+/// Where entries behind it go too, although the log holds what the snapshot ends with (Raft paper,
+/// figure 13, rule 6): they may have been acknowledged.
+pub fn installed(group: GroupId, write: &GroupWrite, held: Option<Term>) -> Verdict {
+    let Some(meta) = &write.install else { return Ok(()) };
+    match write.truncate_from {
+        Some(from) if held == Some(meta.position.term) => {
+            let message = format!("{group}: the snapshot at {} drops the log from {from} on", meta.position);
+            Err(Violation::new(Check::Recovery, message))
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// A log was read back. `before` is what was acknowledged, `after` what would have been if the batch

@@ -76,9 +76,10 @@ impl<M: Machine> StateMachine for ExactlyOnce<M> {
         postcard::to_allocvec(&command).expect("an operation serialises").into()
     }
 
-    fn request_of(payload: &Bytes) -> (u32, u64) {
-        let (request, _) = postcard::take_from_bytes(payload).expect("only commands are proposed");
-        request
+    fn request_of(payload: &Bytes) -> Request {
+        let ((client, serial, acked_below), _) =
+            postcard::take_from_bytes(payload).expect("only commands are proposed");
+        Request { client, serial, acked_below }
     }
 
     const DIGEST_EVERY: u64 = M::DIGEST_EVERY;

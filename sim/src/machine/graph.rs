@@ -77,14 +77,21 @@ impl StateMachine for Graph {
         Command::execute(client, id, acked_below, operation).expect("the client's name is short").encode()
     }
 
-    fn request_of(payload: &Bytes) -> (u32, u64) {
+    fn request_of(payload: &Bytes) -> Request {
         match Command::decode(payload) {
-            Ok(Command::Execute(execute)) => {
-                let client = execute.client_id.parse().expect("clients are numbered");
-                (client, execute.request_id.0)
-            }
+            Ok(Command::Execute(execute)) => Request {
+                client: execute.client_id.parse().expect("clients are numbered"),
+                serial: execute.request_id.0,
+                acked_below: execute.acked_below.0,
+            },
             Ok(Command::Verify(_)) | Err(_) => unreachable!("only operations are proposed"),
         }
+    }
+
+    fn refuses_reuse(answer: Option<&GraphAnswer>) -> Option<bool> {
+        let code = GraphError::RequestReused.code();
+        // Expired: what the id stood for is forgotten, and so is the id.
+        Some(answer.is_none_or(|answer| *answer == GraphAnswer::Refused(Refusal::Undeserved { code })))
     }
 
     fn apply(&mut self, position: Position, payload: &Bytes) -> Option<GraphAnswer> {
@@ -144,14 +151,17 @@ impl StateMachine for Graph {
     }
 
     fn restore(group: GroupId, position: Position, snapshot: &Bytes) -> Result<Self, String> {
-        let store = Store::default();
-        let header =
-            snapshot::import(&store, group, &mut Cursor::new(snapshot)).map_err(|error| error.to_string())?;
-        if header.position.index > position.index {
-            return Err(format!("the snapshot at {position} has the state at {}", header.position));
-        }
-        let machine = GraphMachine::open(&store, group).map_err(|error| error.to_string())?;
-        Ok(Self { machine, store })
+        import(Store::default(), group, position, snapshot)
+    }
+
+    fn replaced(&self, group: GroupId, position: Position, snapshot: &Bytes) -> Result<Self, String> {
+        import(self.store.fork(), group, position, snapshot)
+    }
+
+    fn restarted(&self) -> Self {
+        let store = self.store.fork();
+        let machine = sound(GraphMachine::open(&store, self.machine.group()));
+        Self { machine, store }
     }
 
     fn digest(&self) -> u64 {
@@ -166,18 +176,31 @@ impl StateMachine for Graph {
         if row.is_none_or(|row| (row.position, row.digest) != (position, digest)) {
             return Err(format!("the machine is at {position}, its store says {row:?}"));
         }
-        if position.index.0.is_multiple_of(FULL_DIGEST_EVERY) {
-            let (sum, _) = full_digest(&view, group).map_err(|error| error.to_string())?;
-            if sum != digest {
-                return Err(format!("the digest is {digest:032x}, that of the rows {sum:032x}"));
-            }
+        if position.index.0.is_multiple_of(FULL_DIGEST_EVERY) { self.audit() } else { Ok(()) }
+    }
+
+    fn audit(&self) -> Result<(), String> {
+        let (view, digest) = (self.store.view(), self.machine.digest());
+        let (sum, _) = full_digest(&view, self.machine.group()).map_err(|error| error.to_string())?;
+        if sum == digest {
+            return Ok(());
         }
-        Ok(())
+        Err(format!("the digest is {digest:032x}, that of the rows {sum:032x}"))
     }
 
     fn key(operation: &GraphOperation) -> u64 {
         operation.key()
     }
+}
+
+fn import(store: Store, group: GroupId, position: Position, snapshot: &Bytes) -> Result<Graph, String> {
+    let header =
+        snapshot::import(&store, group, &mut Cursor::new(snapshot)).map_err(|error| error.to_string())?;
+    if header.position.index > position.index {
+        return Err(format!("the snapshot at {position} has the state at {}", header.position));
+    }
+    let machine = GraphMachine::open(&store, group).map_err(|error| error.to_string())?;
+    Ok(Graph { machine, store })
 }
 
 /// This store cannot fail, so an error means that a row is not what was written.

@@ -96,23 +96,39 @@ impl<M: StateMachine> World<M> {
         self.look_at_group(at, group);
     }
 
-    /// Makes the state durable, and lets the log forget most of what it holds the effect of.
+    /// Begins to make the state durable, so that the log can forget what it holds the effect of.
     fn compact(&mut self, at: usize, group: GroupId) {
         let host = &mut self.hosts[at];
-        let process = host.process.as_ref().expect("it has just applied");
-        let Some(hosted) = process.groups.get(&group) else { return };
+        let process = host.process.as_mut().expect("it has just applied");
+        let Some(hosted) = process.groups.get_mut(&group) else { return };
         let Some(machine) = &hosted.machine else { return };
-        let applied = hosted.applied;
+        // One at a time.
+        if hosted.flushing.is_none() {
+            hosted.flushing = Some((hosted.applied, machine.clone()));
+            let life = host.life;
+            self.later(at, Event::Flushed { host: at, life, group });
+        }
+    }
+
+    /// A state is durable: the log may forget most of what it holds the effect of.
+    pub(super) fn flushed(&mut self, at: usize, group: GroupId) {
+        let host = &mut self.hosts[at];
+        let process = host.process.as_mut().expect("only running processes flush");
+        let Some(hosted) = process.groups.get_mut(&group) else { return };
+        // An installation took its place.
+        let Some((position, machine)) = hosted.flushing.take() else { return };
         let stored = host.groups.get_mut(&group).expect("hosts know their groups");
-        stored.durable = Some((applied, machine.clone()));
+        stored.durable = Some((position, machine));
         let kept =
             self.choices.below(Topic::Compaction, host.number, self.profile.administration.kept_entries + 1);
-        let index = Index(applied.index.0.saturating_sub(kept));
+        let index = Index(position.index.0.saturating_sub(kept));
         self.group_input(at, group, Input::Compact(index));
+        self.look_at_group(at, group);
     }
 
     /// Builds a snapshot.
     pub(super) fn build(&mut self, at: usize, group: GroupId, at_least: Index) {
+        let fails = self.choices.chance(Topic::Build, self.hosts[at].number, self.profile.disk.failed_builds);
         let padding =
             self.choices.below(Topic::Padding, self.hosts[at].number, self.profile.snapshot_padding + 1);
         let host = &mut self.hosts[at];
@@ -120,6 +136,10 @@ impl<M: StateMachine> World<M> {
         let name = process.name();
         let Some(hosted) = process.groups.get(&group) else { return };
         let built = match &hosted.machine {
+            Some(_) if fails => {
+                self.situations.count(Situation::BuildFailed);
+                None
+            }
             Some(machine) if hosted.applied.index >= at_least => {
                 let data = machine.snapshot(hosted.applied);
                 let bytes = data.len() as u64 + padding + 1;
@@ -200,7 +220,8 @@ impl<M: StateMachine> World<M> {
         } else {
             if complete && incoming.next_offset >= incoming.snapshot.bytes {
                 let received = Received { meta: incoming.meta.clone(), snapshot: incoming.snapshot.clone() };
-                host.groups.get_mut(&group).expect("hosts know their groups").received = Some(received);
+                let stored = host.groups.get_mut(&group).expect("hosts know their groups");
+                stored.received.insert(position.index, received);
             }
             self.group_input(at, group, Input::ChunkStored { position, next_offset });
         }
@@ -212,25 +233,36 @@ impl<M: StateMachine> World<M> {
         let host = &mut self.hosts[at];
         let number = host.number;
         let stored = host.groups.get_mut(&group).expect("hosts know their groups");
-        let Some(received) = stored.received.clone().filter(|received| received.meta == *meta) else {
+        let Some(received) =
+            stored.received.get(&meta.position.index).filter(|received| received.meta == *meta).cloned()
+        else {
             return self.fail(
                 Check::Assertion,
                 format!("{group}: host {number} installs a snapshot it has not received"),
             );
         };
         let position = meta.position;
-        let machine = match M::restore(group, position, &received.snapshot.data) {
+        let process = host.process.as_ref().expect("only running processes install");
+        let before = process.groups.get(&group).and_then(|hosted| hosted.machine.as_ref());
+        let data = &received.snapshot.data;
+        let machine = match before {
+            Some(before) => before.replaced(group, position, data),
+            None => M::restore(group, position, data),
+        };
+        let machine = match machine.and_then(|machine| machine.audit().map(|()| machine)) {
             Ok(machine) => machine,
             Err(error) => {
                 return self.fail(Check::Assertion, format!("{group}: a snapshot cannot be read: {error}"));
             }
         };
+        stored.received.retain(|other, _| *other > position.index);
         stored.durable = Some((position, machine.clone()));
         let process = host.process.as_mut().expect("only running processes install");
         let Some(hosted) = process.groups.get_mut(&group) else { return };
         let verdict = self.ledgers[&group].state(number, position.index, &machine);
         hosted.machine = Some(machine);
         hosted.applied = position;
+        hosted.flushing = None;
         hosted.start = position.index;
         hosted.dispatched = hosted.dispatched.max(position.index);
         hosted.queue.retain(|entry| entry.index > position.index);

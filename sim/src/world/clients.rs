@@ -1,6 +1,6 @@
 //! Clients: they ask, wait, ask again elsewhere, and give up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use kotoba_db_cluster::{
@@ -15,6 +15,7 @@ use super::{
     network::nanos,
 };
 use crate::{
+    check::read_index,
     choice::Topic,
     history::{End, History, Operation, TrueTime},
     machine::{Request, StateMachine},
@@ -38,6 +39,8 @@ pub(crate) struct Clients<M: StateMachine> {
     pub(crate) history: History<M::Operation, M::Answer>,
     /// Whether new operations are begun.
     pub(crate) open: bool,
+    /// Payloads that ask for another operation under an id that was used.
+    pub(crate) reused: BTreeSet<Bytes>,
     /// Operations answered since that was last set to zero, by group: writes and reads.
     pub(crate) answered: BTreeMap<GroupId, (u64, u64)>,
 }
@@ -45,6 +48,8 @@ pub(crate) struct Clients<M: StateMachine> {
 #[derive(Clone, Debug)]
 struct Client<M: StateMachine> {
     asking: BTreeMap<u64, Asking<M>>,
+    /// The last write that was answered, by its place in the history.
+    written: Option<usize>,
     /// The host that answered last.
     favourite: BTreeMap<GroupId, usize>,
 }
@@ -63,12 +68,13 @@ struct Asking<M: StateMachine> {
 
 impl<M: StateMachine> Clients<M> {
     pub(crate) fn new(count: u32) -> Self {
-        let client = Client { asking: BTreeMap::new(), favourite: BTreeMap::new() };
+        let client = Client { asking: BTreeMap::new(), written: None, favourite: BTreeMap::new() };
         Self {
             clients: vec![client; count as usize],
             serials: 0,
             history: History::default(),
             open: true,
+            reused: BTreeSet::new(),
             answered: BTreeMap::new(),
         }
     }
@@ -98,6 +104,7 @@ impl<M: StateMachine> World<M> {
         if busy || !self.clients.open || (idle && self.insist.is_none()) {
             return;
         }
+        self.maybe_reuse(client);
         let burst = self.choices.below(Topic::Burst, client, self.profile.burst) + 1;
         let mut askers: BTreeMap<GroupId, Vec<Asker>> = BTreeMap::new();
         for _ in 0..burst {
@@ -128,6 +135,33 @@ impl<M: StateMachine> World<M> {
         for (group, askers) in askers {
             self.ask(group, askers);
         }
+    }
+
+    /// A client uses the id of its last write for another operation: a bug of its own.
+    fn maybe_reuse(&mut self, client: u32) {
+        if M::refuses_reuse(None).is_none()
+            || !self.choices.chance(Topic::Client, client, self.profile.reused_ids)
+        {
+            return;
+        }
+        let Some(place) = self.clients.clients[client as usize].written else { return };
+        let Operation { serial, group, operation, .. } = self.clients.history.operations[place].clone();
+        let other = M::draw(&mut self.choices, client, self.clients.serials + 1);
+        if M::is_read(&other) || other == operation {
+            return;
+        }
+        let payload = M::encode(Request { client, serial, acked_below: serial }, &other);
+        self.clients.reused.insert(payload.clone());
+        self.say(Kind::Client, None, || {
+            format!("client {client} asks {group} for {other:?} under a used id ({serial})")
+        });
+        let host = self.leaders.get(&group).map_or(0, |&(at, _)| at);
+        self.agenda.plan(self.now + TRAVEL_NANOS, Event::Reuse { host, group, payload });
+    }
+
+    /// Another operation under a used id arrives at a host.
+    pub(super) fn reuse(&mut self, at: usize, group: GroupId, payload: Bytes) {
+        self.propose_payloads(at, group, Vec::new(), vec![payload]);
     }
 
     fn ask(&mut self, group: GroupId, askers: Vec<Asker>) {
@@ -178,7 +212,7 @@ impl<M: StateMachine> World<M> {
             let Operation { group, operation, .. } = &self.clients.history.operations[place];
             let group = *group;
             if M::is_read(operation) {
-                self.begin_read(at, group, asker);
+                self.begin_read(at, group, Some(asker));
             } else {
                 let asking = &self.clients.clients[asker.client as usize].asking;
                 let oldest = asking.keys().next().copied().unwrap_or(asker.serial);
@@ -201,21 +235,27 @@ impl<M: StateMachine> World<M> {
     }
 
     fn propose(&mut self, at: usize, group: GroupId, writes: Vec<(Asker, Bytes)>) {
+        let (askers, payloads) = writes.into_iter().unzip();
+        self.propose_payloads(at, group, askers, payloads);
+    }
+
+    fn propose_payloads(&mut self, at: usize, group: GroupId, askers: Vec<Asker>, payloads: Vec<Bytes>) {
         let process = self.hosts[at].process.as_mut().expect("it runs");
         let payload = PayloadId(process.name());
-        let count = u32::try_from(writes.len()).expect("bursts are small");
-        let bytes = writes.iter().map(|(_, command)| command.len() as u64).sum();
-        self.proposing = writes.iter().map(|(asker, _)| *asker).collect();
-        let held = Held::Commands(writes.into_iter().map(|(_, command)| command).collect());
+        let count = u32::try_from(payloads.len()).expect("bursts are small");
+        let bytes = payloads.iter().map(|command| command.len() as u64).sum();
+        self.proposing = askers;
+        let held = Held::Commands(payloads);
         let input = Input::Propose(Proposal { count, bytes, payload });
         self.input(at, NodeInput::Group { group, input }, Some((payload, held)));
         self.look_at_group(at, group);
     }
 
-    fn begin_read(&mut self, at: usize, group: GroupId, asker: Asker) {
+    pub(super) fn begin_read(&mut self, at: usize, group: GroupId, asker: Option<Asker>) {
         let process = self.hosts[at].process.as_mut().expect("it runs");
         let read = ReadId(process.name());
-        process.reads.insert(read, asker);
+        let committed = self.decided.get(&group).copied().unwrap_or_default();
+        process.reads.insert(read, (asker, committed));
         self.group_input(at, group, Input::Read(read));
         self.look_at_group(at, group);
     }
@@ -258,15 +298,17 @@ impl<M: StateMachine> World<M> {
 
     pub(super) fn on_read_ready(&mut self, at: usize, group: GroupId, read: ReadId, index: Index) {
         let process = self.hosts[at].process.as_mut().expect("it has just been stepped");
-        let Some(asker) = process.reads.remove(&read) else { return };
+        let Some((asker, committed)) = process.reads.remove(&read) else { return };
         let Some(hosted) = process.groups.get_mut(&group) else { return };
-        hosted.ready.push((index, asker));
+        hosted.ready.extend(asker.map(|asker| (index, asker)));
+        let verdict = read_index::served(group, self.hosts[at].number, committed, index);
+        self.judge(verdict);
         self.serve_reads(at, group);
     }
 
     pub(super) fn on_read_refused(&mut self, at: usize, read: ReadId, _: Refusal) {
         let process = self.hosts[at].process.as_mut().expect("it has just been stepped");
-        if let Some(asker) = process.reads.remove(&read) {
+        if let Some((Some(asker), _)) = process.reads.remove(&read) {
             self.reply(at, asker, None);
         }
     }
@@ -331,6 +373,7 @@ impl<M: StateMachine> World<M> {
             counts.0 += 1;
             self.situations.count(Situation::WriteAnswered);
             let request = (asker.client, asker.serial);
+            self.clients.clients[asker.client as usize].written = Some(place);
             self.checks
                 .exactly_once
                 .answered(group, request, &answer)

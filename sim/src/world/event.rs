@@ -1,5 +1,6 @@
 //! What can happen.
 
+use bytes::Bytes;
 use kotoba_db_cluster::{
     multiraft::GroupMessage,
     raft::{GroupId, Index, Input, PeerId, Position},
@@ -14,7 +15,7 @@ pub(crate) enum Event<A> {
     /// A message arrives.
     Deliver { from: usize, to: usize, peer: PeerId, sent: TrueTime, packet: Packet },
     /// A disk has done what it was doing.
-    DiskDone { host: usize, life: u64 },
+    DiskDone { host: usize, life: u64, batch: u64 },
     /// Committed entries are applied.
     Apply { host: usize, life: u64, group: GroupId },
     /// Entries are read for a message.
@@ -23,6 +24,14 @@ pub(crate) enum Event<A> {
     Build { host: usize, life: u64, group: GroupId, at_least: Index },
     /// A chunk is stored.
     Stored { host: usize, life: u64, group: GroupId, position: Position, next_offset: u64 },
+    /// A state is on disk.
+    Flushed { host: usize, life: u64, group: GroupId },
+    /// A completion of an earlier life comes while a write is under way.
+    Stale { host: usize, life: u64 },
+    /// Somebody who is no client reads, to see whether a leader believes that it leads.
+    Probe { host: usize, life: u64, group: GroupId },
+    /// An operator wants members changed without waiting.
+    Hasty { host: usize, life: u64, group: GroupId },
     /// An input is due.
     Input { host: usize, life: u64, group: GroupId, input: Input },
     /// A host hears that a connection was closed.
@@ -35,6 +44,8 @@ pub(crate) enum Event<A> {
     Wake { client: u32 },
     /// A request arrives at a host.
     Request { host: usize, askers: Vec<Asker> },
+    /// Another operation under a client's used id arrives at a host.
+    Reuse { host: usize, group: GroupId, payload: Bytes },
     /// An answer arrives at a client; `None`: ask elsewhere.
     Reply { host: usize, asker: Asker, answer: Option<(Index, A)> },
     /// A client has waited long enough.
@@ -45,6 +56,8 @@ pub(crate) enum Event<A> {
     Fault,
     /// A clogged link opens again.
     Unclog { from: usize, to: usize },
+    /// A link that was cut for a while opens again.
+    Mend { from: usize, to: usize },
     /// A link that flaps turns over.
     Flap { from: usize, to: usize, until: TrueTime },
     /// A disk has room again.

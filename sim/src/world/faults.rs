@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kotoba_db_cluster::{
     multiraft::NodeInput,
-    raft::{GroupId, Input},
+    raft::{GroupId, Input, WriteToken},
 };
 
 use super::{
@@ -21,6 +21,12 @@ const FULL_MAX: Duration = Duration::from_secs(6);
 const CLOG_MAX: Duration = Duration::from_secs(3);
 const FLAP_EVERY: Duration = Duration::from_millis(150);
 const JUMP_MAX: Duration = Duration::from_secs(10);
+const SILENCE_MAX: Duration = Duration::from_secs(1);
+/// Followers hear that their leader is gone this much later at most, and within this time.
+const HINTS_AFTER: u64 = 100_000_000;
+const HINTS_WITHIN: u64 = 10_000_000;
+/// How often a deposed leader is asked.
+const PROBES: usize = 6;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
@@ -30,8 +36,10 @@ enum Fault {
     Pause,
     Wipe,
     StaleCompletion,
+    Deposition,
     Hint,
     Links,
+    LostAnswers,
     Stall,
     Full,
     FailedFlush,
@@ -63,6 +71,8 @@ impl<M: StateMachine> World<M> {
                 }
             }
             Fault::StaleCompletion => self.stale_completion(at),
+            Fault::Deposition => self.depose(),
+            Fault::LostAnswers => self.lose_answers(),
             Fault::Hint => self.hint(at),
             Fault::Links => self.change_links(at),
             Fault::Stall => {
@@ -103,6 +113,8 @@ impl<M: StateMachine> World<M> {
             (Fault::Pause, process.pauses),
             (Fault::Wipe, process.wipes),
             (Fault::StaleCompletion, process.stale_completions),
+            (Fault::Deposition, process.depositions),
+            (Fault::LostAnswers, self.profile.network.lost_answers),
             (Fault::Hint, process.hints),
             (Fault::Links, self.profile.network.partitions),
             (Fault::Stall, disk.stalls),
@@ -143,7 +155,7 @@ impl<M: StateMachine> World<M> {
     }
 
     /// Whether every group keeps a majority of sound voters without this host's directory.
-    fn may_lose(&self, at: usize) -> bool {
+    pub(super) fn may_lose(&self, at: usize) -> bool {
         self.wanted.iter().all(|(&group, wanted)| {
             let own = self.hosts[at].groups.get(&group).map(|stored| stored.replica);
             let left = wanted.iter().filter(|replica| Some(**replica) != own).count();
@@ -162,17 +174,105 @@ impl<M: StateMachine> World<M> {
     }
 
     /// Reports a write that was reported before, or belongs to an earlier life; never one under way.
-    fn stale_completion(&mut self, at: usize) {
+    pub(super) fn stale_completion(&mut self, at: usize) {
+        let under_way = self.earlier_like_one_under_way(at);
         let count = self.hosts[at].old_tokens.len() as u64;
         let chosen = self.choices.below(Topic::Process, self.hosts[at].number, count.max(1));
         let chosen = usize::try_from(chosen).expect("few tokens");
-        let Some(&(group, token)) = self.hosts[at].old_tokens.get(chosen) else { return };
+        let told_before = self.hosts[at].old_tokens.get(chosen).copied();
+        let Some((group, token)) = under_way.or(told_before) else { return };
         if !self.hosts[at].is_running(self.now) {
             return;
         }
         self.situations.count(Situation::StaleCompletion);
         self.group_input(at, group, Input::Persisted { token, result: Ok(()) });
         self.look_at_group(at, group);
+    }
+
+    /// A write of an earlier life that has the number of one under way.
+    fn earlier_like_one_under_way(&self, at: usize) -> Option<(GroupId, WriteToken)> {
+        let host = &self.hosts[at];
+        let under_way = &host.process.as_ref()?.writing.as_ref()?.tokens;
+        let alike = |submitted: &super::host::Submitted| {
+            let issued = |(group, last): &&(GroupId, WriteToken)| {
+                *group == submitted.group && last.sequence >= submitted.token.sequence
+            };
+            let (group, last) = *host.earlier.iter().find(issued)?;
+            Some((group, WriteToken { sequence: submitted.token.sequence, ..last }))
+        };
+        under_way.iter().rev().find_map(alike)
+    }
+
+    /// A leader loses its followers: they hear that its connections are closed, and what is said
+    /// between it and them is held for a while. Somebody goes on asking it.
+    fn depose(&mut self) {
+        let groups = u64::from(self.profile.groups);
+        let group = self.choices.below(Topic::Process, 0, groups) + 1;
+        let group = GroupId(u32::try_from(group).expect("few groups"));
+        let Some(leader) = self.leader_of(group) else { return };
+        self.situations.count(Situation::Deposed);
+        self.say(Kind::Fault, Some(leader), || format!("{group}: followers are told that it is gone"));
+        let about = self.hosts[leader].peer;
+        let held = self.choices.below(Topic::Link, 0, 4);
+        let longest = 2 * nanos(self.profile.election);
+        let length = self.choices.below(Topic::Link, 0, longest);
+        let begin = self.choices.below(Topic::Process, 0, HINTS_AFTER);
+        for other in (0..self.hosts.len()).filter(|&other| other != leader) {
+            let links = [(other, leader), (leader, other)];
+            for (bit, (from, to)) in links.into_iter().enumerate() {
+                if held >> bit & 1 == 1 && self.network.state(from, to) == LinkState::Open {
+                    self.set_link(from, to, LinkState::Clogged);
+                    self.agenda.plan(self.now + length, Event::Unclog { from, to });
+                }
+            }
+            let number = self.hosts[other].number;
+            let wait = begin + self.choices.below(Topic::Process, number, HINTS_WITHIN);
+            self.agenda.plan(self.now + wait, Event::Hint { host: other, about });
+        }
+        let life = self.hosts[leader].life;
+        for _ in 0..PROBES {
+            let wait = self.choices.below(Topic::Process, 0, longest);
+            self.agenda.plan(self.now + wait, Event::Probe { host: leader, life, group });
+        }
+    }
+
+    /// What one follower answers its leader is lost for a while.
+    fn lose_answers(&mut self) {
+        let groups = u64::from(self.profile.groups);
+        let group = self.choices.below(Topic::Process, 0, groups) + 1;
+        let group = GroupId(u32::try_from(group).expect("few groups"));
+        let follower = self.choices.below(Topic::Link, 0, self.hosts.len() as u64);
+        let follower = usize::try_from(follower).expect("few hosts");
+        let Some(leader) = self.leader_of(group).filter(|&leader| leader != follower) else { return };
+        let length = 1 + self.choices.below(Topic::Link, 0, nanos(CLOG_MAX));
+        self.situations.count(Situation::AnswersLost);
+        self.say(Kind::Fault, Some(follower), || format!("{group}: its answers are lost"));
+        self.set_link(follower, leader, LinkState::Cut);
+        self.agenda.plan(self.now + length, Event::Mend { from: follower, to: leader });
+        // A restart forgets what was acknowledged, and how far its leader has got.
+        if self.choices.below(Topic::Process, 0, 4) == 1 {
+            let life = self.hosts[follower].life;
+            let wait = self.choices.below(Topic::Process, 0, length);
+            self.agenda.plan(self.now + wait, Event::Kill { host: follower, life });
+        }
+    }
+
+    /// What a host says is lost for a while.
+    pub(super) fn silence(&mut self, at: usize, link: u32) {
+        let length = 1 + self.choices.below(Topic::Aim, link, nanos(SILENCE_MAX));
+        self.situations.count(Situation::Partitioned);
+        self.say(Kind::Fault, Some(at), || format!("is not heard for {} ms", length / 1_000_000));
+        for to in (0..self.hosts.len()).filter(|&to| to != at) {
+            self.set_link(at, to, LinkState::Cut);
+            self.agenda.plan(self.now + length, Event::Mend { from: at, to });
+        }
+    }
+
+    /// A link that was cut for a while opens.
+    pub(super) fn mend(&mut self, from: usize, to: usize) {
+        if !self.calm && self.network.state(from, to) == LinkState::Cut {
+            self.set_link(from, to, LinkState::Open);
+        }
     }
 
     fn hint(&mut self, at: usize) {
@@ -290,7 +390,10 @@ impl<M: StateMachine> World<M> {
 
     /// A flapping link turns over.
     pub(super) fn flap(&mut self, from: usize, to: usize, until: u64) {
-        if self.now >= until || self.calm {
+        if self.calm {
+            return;
+        }
+        if self.now >= until {
             return self.set_link(from, to, LinkState::Open);
         }
         let state = match self.network.state(from, to) {

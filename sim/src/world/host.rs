@@ -8,8 +8,8 @@ use std::{
 use kotoba_db_cluster::{
     multiraft::Node,
     raft::{
-        GroupId, HardState, Index, PeerId, Position, ReadId, ReplicaId, SnapshotId, SnapshotMeta, Term,
-        WriteToken,
+        BootEpoch, GroupId, HardState, Index, PeerId, Position, ReadId, ReplicaId, SnapshotId, SnapshotMeta,
+        Term, WriteToken,
     },
     storage::wal::{Entry, GroupWrite, LogId, LogIndex, MemDisk, WalWriter},
 };
@@ -32,6 +32,8 @@ pub(crate) struct Host<M: StateMachine> {
     pub(crate) peer: PeerId,
     pub(crate) log_id: LogId,
     pub(crate) clock: HostClock,
+    /// How often its directory's log was opened.
+    pub(crate) boot: BootEpoch,
     /// Grows with every start and every crash: what was planned for an earlier life is void.
     pub(crate) life: u64,
     pub(crate) process: Option<Process<M>>,
@@ -39,6 +41,9 @@ pub(crate) struct Host<M: StateMachine> {
     pub(crate) disk: MemDisk,
     pub(crate) groups: BTreeMap<GroupId, Stored<M>>,
     pub(crate) paused_until: TrueTime,
+    /// Its timers go off then at the earliest: after standing still, a process may be given what
+    /// waits before it looks at its clock.
+    pub(crate) timers_from: TrueTime,
     /// When the process wants to be woken.
     pub(crate) wake: TrueTime,
     /// The process knows that the disk is full.
@@ -53,8 +58,26 @@ pub(crate) struct Host<M: StateMachine> {
     pub(crate) in_doubt: Vec<GroupWrite>,
     /// Tokens that were reported or belong to earlier lives.
     pub(crate) old_tokens: VecDeque<(GroupId, WriteToken)>,
-    /// Where the last acknowledged batch begins: one disk alone cannot tell it from a torn tail.
-    pub(crate) last_batch: (String, u64),
+    /// The last write each life asked for, of lives that are over.
+    pub(crate) earlier: VecDeque<(GroupId, WriteToken)>,
+    /// The last write this life asked for.
+    pub(crate) asked: BTreeMap<GroupId, WriteToken>,
+    /// The last acknowledged batch: one disk alone cannot tell it from a torn tail.
+    pub(crate) last_batch: LastBatch,
+    /// The ones before it.
+    pub(crate) batches_before: VecDeque<LastBatch>,
+}
+
+/// Where a batch stands.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LastBatch {
+    /// The segment's file.
+    pub(crate) name: String,
+    /// Where it begins; zero for one that begins a segment.
+    pub(crate) begin: u64,
+    pub(crate) end: u64,
+    /// It holds terms and votes only: there are second copies of those.
+    pub(crate) promises_only: bool,
 }
 
 /// What is wrong with a disk.
@@ -74,8 +97,8 @@ pub(crate) struct Stored<M: StateMachine> {
     pub(crate) replica: ReplicaId,
     /// The state that is surely on disk; none for a replica that never had one.
     pub(crate) durable: Option<(Position, M)>,
-    /// A snapshot that arrived in full.
-    pub(crate) received: Option<Received>,
+    /// Snapshots that arrived in full: one may be there before another one is installed.
+    pub(crate) received: BTreeMap<Index, Received>,
     /// Whether the log knows of the group yet.
     pub(crate) begun: bool,
 }
@@ -93,9 +116,12 @@ pub(crate) struct Process<M: StateMachine> {
     pub(crate) queue: VecDeque<Submission>,
     /// What the disk is writing.
     pub(crate) writing: Option<Submission>,
+    /// Counts what the disk was given.
+    pub(crate) batch: u64,
     /// Who waits for which entry.
     pub(crate) waiting: BTreeMap<(GroupId, Index), (Term, Asker)>,
-    pub(crate) reads: BTreeMap<ReadId, Asker>,
+    /// Who waits for which read, and what was committed when it was asked for.
+    pub(crate) reads: BTreeMap<ReadId, (Option<Asker>, Index)>,
     pub(crate) snapshots: BTreeMap<SnapshotId, Arc<Snapshot>>,
     pub(crate) names: u64,
 }
@@ -127,6 +153,8 @@ pub(crate) struct Submitted {
 pub(crate) struct Hosted<M: StateMachine> {
     pub(crate) machine: Option<M>,
     pub(crate) applied: Position,
+    /// The state that is being made durable.
+    pub(crate) flushing: Option<(Position, M)>,
     /// Entries up to here were handed to be applied.
     pub(crate) dispatched: Index,
     pub(crate) queue: VecDeque<Entry>,

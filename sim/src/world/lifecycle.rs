@@ -5,16 +5,16 @@ use std::collections::{BTreeMap, VecDeque};
 use kotoba_db_cluster::{
     multiraft::{Node, NodeInput, Routes},
     raft::{
-        Configuration, ConfigurationEntry, GroupId, Index, PeerId, Position, Replica, ReplicaId, Restored,
-        Settings, SnapshotMeta, Term, Timing,
+        BootEpoch, Configuration, ConfigurationEntry, GroupId, Index, PeerId, Position, Replica, ReplicaId,
+        Restored, Settings, SnapshotMeta, Term, Timing,
     },
-    storage::wal::{GroupWrite, LogId, LogIndex, MemDisk, ReadDisk, Recovery, WalOptions, WalWriter},
+    storage::wal::{GroupWrite, LogId, LogIndex, MemDisk, Recovery, WalOptions, WalWriter},
 };
 
 use super::{
     World,
     event::Event,
-    host::{Damage, Host, Hosted, Process, Stored, Submission, fresh},
+    host::{Damage, Host, Hosted, LastBatch, Process, Stored, Submission, fresh},
     network::nanos,
     storage::OLD_TOKENS_MAX,
 };
@@ -67,9 +67,14 @@ impl<M: StateMachine> World<M> {
         }
         let verdict = self.check_recovery(at, &recovery);
         self.judge(verdict);
+        let host = &mut self.hosts[at];
+        let before = std::mem::replace(&mut host.boot, recovery.boot);
+        let verdict = recovery::opened(host.number, before, recovery.boot);
+        self.judge(verdict);
         if self.begin_groups(at, &mut writer) {
             let disk = writer.close().expect("a sound disk is written");
             (writer, recovery) = WalWriter::open(disk, options).expect("a log that was just closed opens");
+            self.hosts[at].boot = recovery.boot;
         }
         self.launch(at, writer, &recovery);
     }
@@ -122,6 +127,7 @@ impl<M: StateMachine> World<M> {
                 hosted.insert(group, state);
             }
             self.configurations.remove(&(at, group));
+            self.checks.trials.remove(&(at, group));
         }
         let host = &mut self.hosts[at];
         host.process = Some(Process {
@@ -132,6 +138,7 @@ impl<M: StateMachine> World<M> {
             turn: Submission::default(),
             queue: VecDeque::new(),
             writing: None,
+            batch: 0,
             waiting: BTreeMap::new(),
             reads: BTreeMap::new(),
             snapshots: BTreeMap::new(),
@@ -139,6 +146,7 @@ impl<M: StateMachine> World<M> {
         });
         host.kept = None;
         host.paused_until = 0;
+        host.timers_from = 0;
         let (number, boot) = (host.number, recovery.boot);
         self.show(Kind::Process, at, Detail::Started, || format!("starts, life {}", boot.0));
         self.show_first_roles(at);
@@ -185,9 +193,14 @@ impl<M: StateMachine> World<M> {
         };
         // An installation that a crash interrupted is finished.
         let applied = stored.durable.as_ref().map_or(Position::ZERO, |(position, _)| *position);
-        if let Some(received) = stored.received.as_ref().filter(|received| received.meta == found.start)
+        if let Some(received) =
+            stored.received.get(&found.start.position.index).filter(|received| received.meta == found.start)
             && applied.index < found.start.position.index
-            && let Ok(machine) = M::restore(group, found.start.position, &received.snapshot.data)
+            && let data = &received.snapshot.data
+            && let Ok(machine) = match &stored.durable {
+                Some((_, before)) => before.replaced(group, found.start.position, data),
+                None => M::restore(group, found.start.position, data),
+            }
         {
             stored.durable = Some((found.start.position, machine));
             self.situations.count(Situation::InstallFinished);
@@ -214,8 +227,9 @@ impl<M: StateMachine> World<M> {
             limits: self.profile.limits,
         };
         let hosted = Hosted {
-            machine: stored.durable.as_ref().map(|(_, machine)| machine.clone()),
+            machine: stored.durable.as_ref().map(|(_, machine)| machine.restarted()),
             applied,
+            flushing: None,
             dispatched: applied.index,
             queue: VecDeque::new(),
             applying: false,
@@ -261,6 +275,10 @@ impl<M: StateMachine> World<M> {
         let Some(mut process) = host.process.take() else { return };
         host.life += 1;
         host.wake = u64::MAX;
+        host.earlier.extend(std::mem::take(&mut host.asked));
+        while host.earlier.len() > OLD_TOKENS_MAX {
+            host.earlier.pop_front();
+        }
         let groups: Vec<_> = host.groups.keys().copied().collect();
         let before = Kept::of(&process.writer, groups.iter().copied());
         let mut after = before.clone().with(&std::mem::take(&mut host.in_doubt));
@@ -286,9 +304,11 @@ impl<M: StateMachine> World<M> {
             self.situations.count(Situation::DiedAlone);
             process.writer.disk().process_died()
         } else {
-            process.writer.disk().crash(|versions| {
+            let mut disk = process.writer.disk().crash(|versions| {
                 usize::try_from(choices.below(Topic::Crash, number, versions as u64)).expect("few versions")
-            })
+            });
+            self.damage_in_crash(at, &mut disk);
+            disk
         };
         // The store may have kept more than it was asked to.
         for (&group, hosted) in &process.groups {
@@ -333,11 +353,15 @@ impl<M: StateMachine> World<M> {
         host.life += 1;
         host.peer = peer;
         host.log_id = LogId(u128::from(peer.0).to_be_bytes());
+        host.boot = BootEpoch(0);
         host.disk = MemDisk::new();
         let kept = host.kept.take().map(|(kept, _)| kept).unwrap_or_default();
         host.damage = Damage::None;
         host.full_until = 0;
         host.old_tokens.clear();
+        host.earlier.clear();
+        host.last_batch = LastBatch::default();
+        host.batches_before.clear();
         let groups: Vec<_> = host.groups.keys().copied().collect();
         for group in groups {
             let old = self.hosts[at].groups[&group].replica;
@@ -364,7 +388,7 @@ impl<M: StateMachine> World<M> {
         let replica = ReplicaId(*count);
         let peer = self.hosts[at].peer;
         self.places.entry(group).or_default().push((replica, peer));
-        let stored = Stored { replica, durable: None, received: None, begun: false };
+        let stored = Stored { replica, durable: None, received: BTreeMap::new(), begun: false };
         self.hosts[at].groups.insert(group, stored);
         replica
     }
@@ -417,11 +441,13 @@ impl<M: StateMachine> World<M> {
                 peer,
                 log_id: LogId(u128::from(peer.0).to_be_bytes()),
                 clock: super::clock::HostClock::new(offset, drift, self.profile.clock.wall),
+                boot: BootEpoch(0),
                 life: 0,
                 process: None,
                 disk: MemDisk::new(),
                 groups: BTreeMap::new(),
                 paused_until: 0,
+                timers_from: 0,
                 wake: u64::MAX,
                 disk_full: false,
                 full_until: 0,
@@ -430,7 +456,10 @@ impl<M: StateMachine> World<M> {
                 damage: Damage::None,
                 in_doubt: Vec::new(),
                 old_tokens: VecDeque::new(),
-                last_batch: (String::new(), 0),
+                earlier: VecDeque::new(),
+                asked: BTreeMap::new(),
+                last_batch: LastBatch::default(),
+                batches_before: VecDeque::new(),
             });
         }
         for group in (1..=self.profile.groups).map(GroupId) {
@@ -442,42 +471,6 @@ impl<M: StateMachine> World<M> {
             self.ledgers.insert(group, ledger);
             self.genesis.insert(group, configuration);
         }
-    }
-
-    /// Damages a disk where it can be told from a torn tail: anywhere but in the last batch.
-    pub(super) fn damage(&mut self, at: usize) {
-        let host = &mut self.hosts[at];
-        let number = host.number;
-        let (last_name, last_offset) = host.last_batch.clone();
-        let disk = match &mut host.process {
-            Some(process) => process.writer.disk_mut(),
-            None => &mut host.disk,
-        };
-        let mut names: Vec<_> = disk.list().expect("a disk lists its files");
-        names.retain(|name| name.ends_with(".wal"));
-        names.sort_unstable();
-        let count = names.len() as u64;
-        let Some(name) = usize::try_from(self.choices.below(Topic::Disk, number, count.max(1)))
-            .ok()
-            .and_then(|chosen| names.get(chosen).cloned())
-        else {
-            return;
-        };
-        let length = disk.length(&name).expect("it was just listed");
-        let end = if name == last_name { last_offset } else { length };
-        let offset = self.choices.below(Topic::Disk, number, end.max(1));
-        let bit = self.choices.below(Topic::Disk, number, 9);
-        let place = usize::try_from(offset).expect("files are small");
-        if bit < 8 {
-            disk.flip_bit(&name, place, u32::try_from(bit).expect("below 8"));
-        } else if end == length || (place / 512 + 1) * 512 <= usize::try_from(end).expect("files are small") {
-            disk.lose_sector(&name, place);
-        } else {
-            return;
-        }
-        host.damage = Damage::Hidden;
-        self.situations.count(Situation::Damaged);
-        self.say(Kind::Fault, Some(at), || format!("its disk is damaged: {name} at {offset}"));
     }
 
     /// A wiped or damaged host, or one whose replacement is not complete, must not meet another one.
@@ -494,12 +487,18 @@ impl<M: StateMachine> World<M> {
             return;
         }
         host.paused_until = self.now + length;
-        host.wake = host.wake.max(host.paused_until);
+        // What waits may be handled before the clock is looked at.
+        if self.choices.below(Topic::Process, number, 2) == 1 {
+            host.timers_from = host.paused_until + TIMERS_BEHIND;
+        }
+        host.wake = host.wake.max(host.paused_until).max(host.timers_from);
         self.situations.count(Situation::Paused);
         let detail = Detail::Paused(self.now + length);
         self.show(Kind::Process, at, detail, || format!("stands still for {} ms", length / 1_000_000));
     }
 }
 
+/// How long after standing still a process looks at its clock.
+const TIMERS_BEHIND: u64 = 20_000_000;
 /// Chance that a host hears of another's death.
 const HINT_CHANCE: u32 = 300;

@@ -57,11 +57,33 @@ impl<M: StateMachine> World<M> {
         let input = Input::Reconfigure { change, payload: PayloadId(u64::MAX) };
         self.group_input(at, group, input);
         self.look_at_group(at, group);
-        // Another operator asks for the same at the same time.
+        // Another operator asks at the same time, for the same or for what comes next.
         if self.choices.chance(Topic::Operator, 0, 50) {
             let input = Input::Reconfigure { change, payload: PayloadId(u64::MAX) };
             self.group_input(at, group, input);
             self.look_at_group(at, group);
+        }
+        if self.choices.chance(Topic::Operator, 0, self.profile.administration.impatience) {
+            self.take_next_step(at, group, &desired);
+        }
+    }
+
+    /// An operator who does not wait for the step before: the leader must refuse.
+    fn take_next_step(&mut self, at: usize, group: GroupId, desired: &[ReplicaId]) {
+        let Some(process) = &self.hosts[at].process else { return };
+        let Some(replica) = process.node.replica(group) else { return };
+        let change = next_step(replica.configuration(), desired, |member| replica.has_caught_up(member));
+        let Some(change) = change else { return };
+        self.say(Kind::Members, Some(at), || format!("{group}: asked for {change:?} at once"));
+        let input = Input::Reconfigure { change, payload: PayloadId(u64::MAX) };
+        self.group_input(at, group, input);
+        self.look_at_group(at, group);
+    }
+
+    /// An operator asks whoever was elected at once.
+    pub(super) fn hasty(&mut self, at: usize, group: GroupId) {
+        if self.operators && self.leads(at, group) {
+            self.take_step(at, group);
         }
     }
 

@@ -11,6 +11,7 @@
 //! | `agenda`, `event` | what will happen, in order |
 //! | `host`, `lifecycle` | disks and processes: starting, crashing, wiping |
 //! | `process` | inputs and outputs of the core |
+//! | `damage` | what disks do to what they hold |
 //! | `storage`, `apply` | writing, applying, snapshots |
 //! | `network`, `packet`, `clock` | links, messages, clocks |
 //! | `clients` | who asks, and what they are told |
@@ -22,6 +23,7 @@ mod agenda;
 mod apply;
 mod clients;
 mod clock;
+mod damage;
 mod event;
 mod faults;
 mod host;
@@ -45,7 +47,7 @@ use crate::{
     check::{
         Check, Verdict, Violation, election_safety::ElectionSafety, exactly_once::ExactlyOnce,
         log_matching::LogMatching, quorum_intersection::QuorumIntersection, real_time::RealTime,
-        recovery::Kept, state_machine_safety::Ledger,
+        recovery::Kept, state_machine_safety::Ledger, trial::Trial,
     },
     choice::Chooser,
     history::{History, TrueTime},
@@ -81,6 +83,8 @@ struct Checks<A> {
     quorum_intersection: QuorumIntersection,
     real_time: RealTime,
     exactly_once: ExactlyOnce<A>,
+    /// By host.
+    trials: BTreeMap<(usize, GroupId), Trial>,
 }
 
 /// A simulated cluster and everything around it.
@@ -164,6 +168,7 @@ impl<M: StateMachine> World<M> {
                 quorum_intersection: QuorumIntersection::default(),
                 real_time: RealTime::default(),
                 exactly_once: ExactlyOnce::default(),
+                trials: BTreeMap::new(),
             },
             situations: Situations::default(),
             trace,
@@ -274,14 +279,20 @@ impl<M: StateMachine> World<M> {
     /// The host and the life an event belongs to, where it belongs to a process.
     fn process_of(event: &Event<M::Answer>) -> Option<(usize, Option<u64>)> {
         match event {
-            Event::DiskDone { host, life }
+            Event::DiskDone { host, life, .. }
+            | Event::Flushed { host, life, .. }
+            | Event::Stale { host, life }
+            | Event::Probe { host, life, .. }
+            | Event::Hasty { host, life, .. }
             | Event::Apply { host, life, .. }
             | Event::Gather { host, life, .. }
             | Event::Build { host, life, .. }
             | Event::Stored { host, life, .. }
             | Event::Input { host, life, .. }
             | Event::Kill { host, life } => Some((*host, Some(*life))),
-            Event::Hint { host, .. } | Event::Request { host, .. } => Some((*host, None)),
+            Event::Hint { host, .. } | Event::Request { host, .. } | Event::Reuse { host, .. } => {
+                Some((*host, None))
+            }
             Event::Deliver { .. }
             | Event::Start { .. }
             | Event::Wake { .. }
@@ -290,6 +301,7 @@ impl<M: StateMachine> World<M> {
             | Event::Administer
             | Event::Fault
             | Event::Unclog { .. }
+            | Event::Mend { .. }
             | Event::Flap { .. }
             | Event::Room { .. } => None,
         }
@@ -319,7 +331,11 @@ impl<M: StateMachine> World<M> {
         }
         match event {
             Event::Deliver { from, to, sent, packet, .. } => self.deliver(from, to, sent, packet),
-            Event::DiskDone { host, .. } => self.disk_done(host),
+            Event::DiskDone { host, batch, .. } => self.disk_done(host, batch),
+            Event::Flushed { host, group, .. } => self.flushed(host, group),
+            Event::Stale { host, .. } => self.stale_completion(host),
+            Event::Probe { host, group, .. } => self.begin_read(host, group, None),
+            Event::Hasty { host, group, .. } => self.hasty(host, group),
             Event::Apply { host, group, .. } => self.apply(host, group),
             Event::Gather { host, peer, message, .. } => self.gather(host, peer, *message),
             Event::Build { host, group, at_least, .. } => self.build(host, group, at_least),
@@ -341,6 +357,7 @@ impl<M: StateMachine> World<M> {
             Event::Kill { host, .. } => self.crash(host),
             Event::Wake { client } => self.wake(client),
             Event::Request { host, askers } => self.request(host, askers),
+            Event::Reuse { host, group, payload } => self.reuse(host, group, payload),
             Event::Reply { host, asker, answer } => self.on_reply(host, asker, answer),
             Event::Timeout { asker, attempt } => self.timeout(asker, attempt),
             Event::Administer => {
@@ -355,6 +372,7 @@ impl<M: StateMachine> World<M> {
                 }
             }
             Event::Unclog { from, to } => self.unclog(from, to),
+            Event::Mend { from, to } => self.mend(from, to),
             Event::Flap { from, to, until } => self.flap(from, to, until),
             Event::Room { host } => self.room(host),
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kotoba_db_cluster::raft::{Configuration, GroupId, Index, Position, ReplicaId};
 
-use super::{World, host::Damage};
+use super::{World, host::Damage, network::LinkState};
 use crate::{
     check::{
         Check,
@@ -59,8 +59,7 @@ impl<M: StateMachine> World<M> {
             if core.contains(&at) {
                 self.heal(at);
             } else {
-                self.crash(at);
-                self.excluded.insert(at);
+                self.break_for_good(at);
             }
         }
         // Whoever was asking is left to give up, so that what follows is asked of the core.
@@ -119,7 +118,12 @@ impl<M: StateMachine> World<M> {
                 let Some(machine) = &hosted.machine else { continue };
                 let verdict =
                     self.ledgers[&group].state(self.hosts[at].number, hosted.applied.index, machine);
+                let audit = machine.audit();
                 self.judge(verdict);
+                if let Err(what) = audit {
+                    let host = self.hosts[at].number;
+                    self.fail(Check::Invariant, format!("{group}: the state of host {host}: {what}"));
+                }
             }
         }
         if let Err(anomaly) = sessions::check::<M::Model>(&self.clients.history) {
@@ -161,12 +165,46 @@ impl<M: StateMachine> World<M> {
     fn heal(&mut self, at: usize) {
         let host = &mut self.hosts[at];
         host.paused_until = self.now;
-        host.stalled_until = self.now;
+        host.timers_from = self.now;
+        self.resume_disk(at);
         self.room(at);
         if self.hosts[at].process.is_none() {
             self.start(at);
         }
         self.rewake(at);
+    }
+
+    /// A host outside the core is dead, or worse: it lives and its disk does not answer, it hears
+    /// nothing, is not heard, or neither.
+    fn break_for_good(&mut self, at: usize) {
+        let number = self.hosts[at].number;
+        let fate = self.choices.below(Topic::Core, number, 6);
+        if fate < 2 || self.hosts[at].damage != Damage::None {
+            self.crash(at);
+            self.excluded.insert(at);
+            return;
+        }
+        self.situations.count(Situation::BrokenAlive);
+        self.heal(at);
+        let (deaf, mute) = match fate {
+            2 => {
+                self.say(Kind::Disk, Some(at), || "its disk does not answer any more".to_owned());
+                self.hosts[at].stalled_until = TrueTime::MAX;
+                (false, false)
+            }
+            3 => (true, false),
+            4 => (false, true),
+            _ => (true, true),
+        };
+        for other in (0..self.hosts.len()).filter(|&other| other != at) {
+            if deaf {
+                self.set_link(other, at, LinkState::Cut);
+            }
+            if mute {
+                self.set_link(at, other, LinkState::Cut);
+            }
+        }
+        self.say(Kind::Fault, Some(at), || format!("hears nothing: {deaf}, is not heard: {mute}"));
     }
 
     /// Hosts that together hold a quorum of every configuration that may be in force.

@@ -18,7 +18,10 @@ use super::{
     packet::{Cargo, Packet},
 };
 use crate::{
-    check::{Check, Violation, commit_durability, leader_completeness, promise},
+    check::{
+        Check, Violation, commit_durability, current_term_commit, later_terms::Told, leader_completeness,
+        log_matching, member_changes, promise, recovery,
+    },
     choice::Topic,
     machine::StateMachine,
     situations::Situation,
@@ -57,7 +60,9 @@ impl<M: StateMachine> World<M> {
         let host = &mut self.hosts[at];
         let Some(process) = &mut host.process else { return };
         host.wake = match process.node.deadline() {
-            Some(deadline) => host.clock.when(deadline, self.now).max(host.paused_until),
+            Some(deadline) => {
+                host.clock.when(deadline, self.now).max(host.paused_until).max(host.timers_from)
+            }
             None => u64::MAX,
         };
     }
@@ -70,6 +75,10 @@ impl<M: StateMachine> World<M> {
         else {
             return;
         };
+        let counted = hosted.marks.has_committed_as_leader(replica).then(|| {
+            let held = process.log.term_at(group, replica.commit());
+            current_term_commit::committed(group, replica.id(), replica.role().term, replica.commit(), held)
+        });
         let verdict = hosted.marks.look(group, replica, hosted.applied.index, hosted.start);
         let decided = self.decided.entry(group).or_default();
         let leads = replica.role().role == RoleKind::Leader && replica.commit() > *decided;
@@ -79,6 +88,7 @@ impl<M: StateMachine> World<M> {
             (replica.id(), replica.configuration().clone(), replica.commit(), term)
         });
         self.judge(verdict);
+        self.judge(counted.unwrap_or(Ok(())));
         if let Some((leader, configuration, index, Some(term))) = committed {
             let position = kotoba_db_cluster::raft::Position::new(index, term);
             let holds = |voter| {
@@ -157,6 +167,7 @@ impl<M: StateMachine> World<M> {
             },
             None => Vec::new(),
         };
+        self.hosts[at].asked.insert(group, token);
         let process = self.hosts[at].process.as_mut().expect("it has just been stepped");
         if truncate_from.is_some() {
             self.situations.count(Situation::Truncated);
@@ -168,6 +179,8 @@ impl<M: StateMachine> World<M> {
             entries,
             ..GroupWrite::of(group)
         };
+        let held = install.as_ref().and_then(|meta| process.log.term_at(group, meta.position.index));
+        let installed = recovery::installed(group, &write, held);
         process.log.submitted(&write);
         let verdict = match write.entries.first() {
             Some(first) => match process.log.term_at(group, first.index.previous()) {
@@ -187,11 +200,16 @@ impl<M: StateMachine> World<M> {
             let life = self.hosts[at].life;
             self.agenda.plan(self.now + AIMED_NANOS, Event::Kill { host: at, life });
         }
+        self.judge(installed);
         self.judge(verdict);
     }
 
     fn purge(&mut self, at: usize, group: GroupId, meta: SnapshotMeta) {
-        let process = self.hosts[at].process.as_mut().expect("it has just been stepped");
+        let host = &mut self.hosts[at];
+        let state = host.groups.get(&group).and_then(|stored| stored.durable.as_ref());
+        let state = state.map_or(Index::ZERO, |(position, _)| position.index);
+        let verdict = recovery::purged(group, host.number, meta.position.index, state);
+        let process = host.process.as_mut().expect("it has just been stepped");
         if let Some(hosted) = process.groups.get_mut(&group) {
             hosted.start = meta.position.index;
         }
@@ -199,6 +217,7 @@ impl<M: StateMachine> World<M> {
         process.log.submitted(&write);
         process.turn.writes.push(write);
         self.situations.count(Situation::Purged);
+        self.judge(verdict);
     }
 
     /// Hands committed entries over to be applied.
@@ -250,7 +269,19 @@ impl<M: StateMachine> World<M> {
             Ok(Some(answer)) => {
                 self.situations.count(Situation::Committed);
                 let request = M::request_of(&entry.payload);
-                if self.checks.exactly_once.effect(group, request).is_some() {
+                if self.clients.reused.contains(&entry.payload) {
+                    self.situations.count(Situation::IdReused);
+                    let refused = M::refuses_reuse(answer.as_ref()).unwrap_or(true);
+                    let verdict = self.checks.exactly_once.reused(
+                        group,
+                        request,
+                        entry.index,
+                        answer.as_ref(),
+                        refused,
+                    );
+                    return self.judge(verdict);
+                }
+                if self.checks.exactly_once.effect(group, (request.client, request.serial)).is_some() {
                     self.situations.count(Situation::Repeated);
                 }
                 if answer.is_none() {
@@ -274,6 +305,10 @@ impl<M: StateMachine> World<M> {
             }
             _ => format!("{group} {replica} {:?} in {}", report.role, report.term),
         });
+        if let Some(leader) = report.leader.filter(|leader| *leader != replica) {
+            let follows = self.checks.election_safety.follows(group, report.term, replica, leader);
+            self.judge(follows);
+        }
         if report.role != RoleKind::Leader {
             if self.leaders.get(&group) == Some(&(at, report.term)) {
                 self.situations.count(Situation::SteppedDown);
@@ -283,6 +318,7 @@ impl<M: StateMachine> World<M> {
         self.situations.count(Situation::Elected);
         self.leaders.insert(group, (at, report.term));
         let committed = self.ledgers[&group].last();
+        self.after_election(at, group);
         let process = self.hosts[at].process.as_ref().expect("looked at above");
         let complete = leader_completeness::elected(group, replica, report.term, &process.log, committed);
         let safe = self.checks.election_safety.leads(group, report.term, replica);
@@ -295,6 +331,8 @@ impl<M: StateMachine> World<M> {
         let Some(replica) = process.node.replica(group) else { return };
         let (leads, place) =
             (replica.role().role == RoleKind::Leader, (replica.last().index, replica.role().term));
+        let (id, commit) = (replica.id(), replica.commit());
+        let committed = (commit, process.log.term_at(group, commit));
         let new = ConfigurationEntry {
             index: replica.status().configuration_index,
             configuration: members.clone(),
@@ -304,13 +342,15 @@ impl<M: StateMachine> World<M> {
         if index < before.index {
             self.situations.count(Situation::MembersRolledBack);
         }
-        let before = before.configuration;
+        let (before_index, before) = (before.index, before.configuration);
         if before == *members {
             return;
         }
         if leads {
             self.situations.count(Situation::MembersChanged);
             let verdict = self.checks.quorum_intersection.follows(group, place, &before, members);
+            self.judge(verdict);
+            let verdict = member_changes::appended(group, (id, place.1), before_index, committed);
             self.judge(verdict);
         }
         let role = self.role_detail(at, group);
@@ -334,9 +374,9 @@ impl<M: StateMachine> World<M> {
         self.check_promise(at, message.group, &message.message);
         // Entries that must be read from disk are read beside everything else: they may be gone by then.
         let late = matches!(&message.message.body, Body::Append(append) if !append.entries.is_empty())
-            && self.choices.chance(Topic::Tardy, self.hosts[at].number, self.profile.late.0);
+            && self.choices.chance(Topic::Tardy, self.hosts[at].number, self.profile.late_reads.0);
         if late {
-            let longest = nanos(self.profile.late.1);
+            let longest = nanos(self.profile.late_reads.1);
             let wait = self.choices.below(Topic::Scheduling, self.hosts[at].number, longest);
             let life = self.hosts[at].life;
             self.agenda
@@ -368,6 +408,11 @@ impl<M: StateMachine> World<M> {
                     self.agenda.plan(self.now + 1, Event::Input { host: at, life, group, input });
                     return;
                 };
+                let positions: Vec<_> = entries.iter().map(Entry::position).collect();
+                let verdict = log_matching::gathered(group, &append.entries.runs, &positions);
+                if verdict.is_err() {
+                    return self.judge(verdict);
+                }
                 Cargo::Entries(entries.into_iter().map(|entry| (entry.kind, entry.payload)).collect())
             }
             Body::SnapshotChunk(chunk) => match process.snapshots.get(&chunk.snapshot.id) {
@@ -424,7 +469,8 @@ impl<M: StateMachine> World<M> {
         match packet {
             Packet::Beats(messages) => {
                 self.input(to, NodeInput::Beats(messages.clone()), None);
-                for GroupMessage { group, .. } in messages {
+                for GroupMessage { group, message } in messages {
+                    self.check_learnt(to, group, Told::by(&message));
                     self.look_at_group(to, group);
                 }
             }
@@ -436,12 +482,21 @@ impl<M: StateMachine> World<M> {
                     append.configurations = configurations_of(first, entries);
                 }
                 let aimed = matters(&message.body);
+                let told = Told::by(&message);
                 let process =
                     self.hosts[to].process.as_mut().expect("only running processes are given messages");
+                let answers_trial = matches!(message.body, Body::VoteReply(_))
+                    && process.node.replica(group).is_some_and(|replica| {
+                        self.checks.trials.entry((to, group)).or_default().hear(replica, &message)
+                    });
                 let payload = (!matches!(cargo, Cargo::None)).then(|| PayloadId(process.name()));
                 let held = payload.map(|payload| (payload, Held::Cargo { first, cargo }));
                 let input = Input::Message { message, payload };
                 self.input(to, NodeInput::Group { group, input }, held);
+                self.check_learnt(to, group, told);
+                if answers_trial {
+                    self.check_trial(to, group);
+                }
                 self.look_at_group(to, group);
                 if aimed {
                     self.maybe_aim(from, to);
@@ -450,19 +505,55 @@ impl<M: StateMachine> World<M> {
         }
     }
 
+    fn check_learnt(&mut self, at: usize, group: GroupId, told: Option<Told>) {
+        let replica = self.hosts[at].process.as_ref().and_then(|process| process.node.replica(group));
+        if let (Some(told), Some(replica)) = (told, replica) {
+            let verdict = told.check(group, replica);
+            self.judge(verdict);
+        }
+    }
+
+    fn check_trial(&mut self, at: usize, group: GroupId) {
+        let replica = self.hosts[at].process.as_ref().and_then(|process| process.node.replica(group));
+        if let (Some(replica), Some(trial)) = (replica, self.checks.trials.get(&(at, group))) {
+            let verdict = trial.check(group, replica);
+            self.judge(verdict);
+        }
+    }
+
     /// A crash right where it hurts.
     fn maybe_aim(&mut self, from: usize, to: usize) {
         let chance = self.profile.process.aimed_crashes;
         let link = self.network.number(from, to);
-        if self.choices.chance(Topic::Aim, link, chance) {
-            let victim = if self.choices.below(Topic::Aim, link, 2) == 0 { from } else { to };
-            self.crash(victim);
+        if !self.choices.chance(Topic::Aim, link, chance) {
+            return;
+        }
+        match self.choices.below(Topic::Aim, link, 3) {
+            0 => self.crash(from),
+            1 => self.crash(to),
+            // What it says next is lost.
+            _ => self.silence(to, link),
+        }
+    }
+
+    /// Trouble that follows an election at once: the new leader dies, or is asked for other members.
+    fn after_election(&mut self, at: usize, group: GroupId) {
+        let (number, life) = (self.hosts[at].number, self.hosts[at].life);
+        if self.choices.chance(Topic::Elected, number, self.profile.process.aimed_crashes) {
+            let wait = self.choices.below(Topic::Elected, number, MOMENTS_NANOS);
+            self.agenda.plan(self.now + wait, Event::Kill { host: at, life });
+        }
+        if self.choices.chance(Topic::Operator, number, self.profile.administration.impatience) {
+            let wait = self.choices.below(Topic::Operator, number, MOMENTS_NANOS);
+            self.agenda.plan(self.now + wait, Event::Hasty { host: at, life, group });
         }
     }
 }
 
 /// A crash that is aimed at a write under way comes this much later.
 const AIMED_NANOS: u64 = 90_000;
+/// What follows an election at once comes this much later at most.
+const MOMENTS_NANOS: u64 = 3_000_000;
 /// A message that travels longer than this is late.
 const LATE_NANOS: u64 = 1_000_000;
 

@@ -5,13 +5,13 @@ use std::time::Duration;
 use kotoba_db_cluster::{
     multiraft::NodeInput,
     raft::{GroupId, Index, Input, SnapshotMeta, WriteFault},
-    storage::wal::{SegmentNumber, WriteError, recovery::segment_name},
+    storage::wal::{GroupWrite, SegmentNumber, WriteError, recovery::segment_name},
 };
 
 use super::{
     World,
     event::Event,
-    host::{Submission, Submitted},
+    host::{LastBatch, Submission, Submitted},
     network::nanos,
 };
 use crate::{check::Check, choice::Topic, machine::StateMachine, situations::Situation, trace::Kind};
@@ -48,32 +48,60 @@ impl<M: StateMachine> World<M> {
             batch.tokens.extend(submission.tokens);
         }
         process.writing = Some(batch);
+        process.batch += 1;
+        let batch = process.batch;
         let slow = nanos(self.profile.disk.latency);
         let took = WRITE_NANOS + self.choices.below(Topic::DiskTime, host.number, slow);
         let done = (self.now + took).max(host.stalled_until);
-        self.agenda.plan(done, Event::DiskDone { host: at, life: host.life });
+        self.agenda.plan(done, Event::DiskDone { host: at, life: host.life, batch });
+        let stale = if self.profile.process.stale_completions > 0 { STALE_COMPLETIONS } else { 0 };
+        if self.choices.chance(Topic::Stale, host.number, stale) {
+            let wait = self.choices.below(Topic::Stale, host.number, took);
+            self.agenda.plan(self.now + wait, Event::Stale { host: at, life: host.life });
+        }
+    }
+
+    /// A disk that stalled works again.
+    pub(super) fn resume_disk(&mut self, at: usize) {
+        let host = &mut self.hosts[at];
+        let stalled = std::mem::replace(&mut host.stalled_until, self.now);
+        if let Some(process) = host.process.as_ref().filter(|process| process.writing.is_some())
+            && stalled > self.now
+        {
+            let (life, batch) = (host.life, process.batch);
+            self.agenda.plan(self.now, Event::DiskDone { host: at, life, batch });
+        }
     }
 
     /// The disk has written a batch, or has not.
-    pub(super) fn disk_done(&mut self, at: usize) {
+    pub(super) fn disk_done(&mut self, at: usize, number: u64) {
         let host = &mut self.hosts[at];
         if host.stalled_until > self.now {
             let (until, life) = (host.stalled_until, host.life);
-            return self.agenda.plan(until, Event::DiskDone { host: at, life });
+            return self.agenda.plan(until, Event::DiskDone { host: at, life, batch: number });
         }
         let process = host.process.as_mut().expect("only running processes have disks that are done");
-        let batch = process.writing.take().expect("a disk is done with what it was doing");
+        if process.batch != number {
+            return;
+        }
+        // Done already, by a disk that was healed.
+        let Some(batch) = process.writing.take() else { return };
         let (segment, offset) = process.writer.tail();
         match process.writer.write(&batch.writes) {
             Ok(receipt) => {
                 let tail = process.writer.tail();
-                host.last_batch = begins(segment, offset, tail);
+                let last = place(segment, offset, tail, &batch.writes);
+                host.batches_before.push_back(std::mem::replace(&mut host.last_batch, last));
+                if host.batches_before.len() > BATCHES_BEFORE_MAX {
+                    host.batches_before.pop_front();
+                }
                 process.log.written(&receipt);
                 if std::mem::take(&mut host.disk_full) {
                     self.say(Kind::Disk, Some(at), || "the disk has room again".to_owned());
                     self.input(at, NodeInput::DiskFull(false), None);
                 }
                 self.complete(at, batch.tokens, Ok(()));
+                self.damage_promise(at);
             }
             Err(WriteError::Full) => {
                 process.writing = Some(batch);
@@ -81,7 +109,8 @@ impl<M: StateMachine> World<M> {
                 if !std::mem::replace(&mut host.disk_full, true) {
                     self.input(at, NodeInput::DiskFull(true), None);
                 }
-                self.agenda.plan(self.now + nanos(FULL_POLL), Event::DiskDone { host: at, life });
+                self.agenda
+                    .plan(self.now + nanos(FULL_POLL), Event::DiskDone { host: at, life, batch: number });
                 return;
             }
             Err(WriteError::Fault(fault)) => {
@@ -160,7 +189,22 @@ impl<M: StateMachine> World<M> {
 /// Tokens kept to be reported once more.
 pub(super) const OLD_TOKENS_MAX: usize = 8;
 
-/// Where the batch that ended at `tail` begins; a new segment begins with a copy of everything.
-fn begins(segment: SegmentNumber, offset: u64, tail: (SegmentNumber, u64)) -> (String, u64) {
-    if tail.0 == segment { (segment_name(segment), offset) } else { (segment_name(tail.0), 0) }
+/// Batches before the last one that are remembered.
+const BATCHES_BEFORE_MAX: usize = 4;
+/// Chance that a write is met by a completion of an earlier life.
+const STALE_COMPLETIONS: u32 = 100;
+
+/// Where the batch that ended at `tail` stands; a new segment begins with a copy of everything.
+fn place(
+    segment: SegmentNumber,
+    offset: u64,
+    (last, end): (SegmentNumber, u64),
+    writes: &[GroupWrite],
+) -> LastBatch {
+    let promises_only = writes.iter().all(|write| {
+        let promise = GroupWrite { hard_state: write.hard_state, ..GroupWrite::of(write.group) };
+        *write == promise
+    });
+    let begin = if last == segment { offset } else { 0 };
+    LastBatch { name: segment_name(last), begin, end, promises_only }
 }

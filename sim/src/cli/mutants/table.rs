@@ -9,12 +9,12 @@ use serde::Serialize;
 use super::{Arguments, markdown};
 use crate::{
     check::Check,
+    choice::Seeded,
     cli::{
         CommandError,
         machines::{MachineName, with_machine},
         output::{self, Format},
     },
-    choice::Seeded,
     profile::Scale,
     runner::{self, cpu_time},
     shrink::Effort,

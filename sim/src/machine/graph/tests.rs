@@ -66,7 +66,7 @@ fn a_repeat_is_answered_and_what_is_over_is_not_carried_out() {
     let (one, two) =
         (GraphOperation::CreateNode { node: 1 }, GraphOperation::Delete { entity: Entity::Node(1) });
     let payload = Graph::encode(request(1, 1, 0), &one);
-    assert_eq!(Graph::request_of(&payload), (1, 1));
+    assert_eq!(Graph::request_of(&payload), request(1, 1, 0));
     let first = graph.apply(at(1), &payload);
     assert!(graph.apply(at(2), &Graph::encode(request(2, 1, 0), &two)).is_some());
     assert_eq!(graph.apply(at(3), &Graph::encode(request(1, 1, 0), &one)), first);
