@@ -57,27 +57,36 @@ impl<M: StateMachine> World<M> {
         host.damage = Damage::Hidden;
         self.situations.count(Situation::Damaged);
         self.say(Kind::Fault, Some(at), || format!("its disk is damaged: {name} at {offset}"));
-        // Found only by a restart, mostly.
-        if self.choices.below(Topic::Disk, number, 2) == 1 {
-            let wait = self.choices.below(Topic::Disk, number, DAMAGED_LIFE);
-            let life = self.hosts[at].life;
-            self.agenda.plan(self.now + wait, Event::Kill { host: at, life });
-        }
+        // Found only by a restart, mostly; what is written meanwhile may make up for it.
+        let longest = match self.choices.below(Topic::Disk, number, 3) {
+            0 => return,
+            1 => DAMAGED_LIFE,
+            _ => DAMAGED_LIFE_SHORT,
+        };
+        let wait = self.choices.below(Topic::Disk, number, longest);
+        let life = self.hosts[at].life;
+        self.agenda.plan(self.now + wait, Event::Kill { host: at, life });
     }
 
     /// A place in what was written a few batches ago: only the newest records are not written down
     /// again in what follows them.
     fn recent_place(&mut self, at: usize) -> Option<(String, u64)> {
         let number = self.hosts[at].number;
-        let chosen = self.choices.below(Topic::Disk, number, 1 + 2 * BATCHES);
-        let before = self.hosts[at].batches_before.iter().rev();
-        let back = usize::try_from(chosen.checked_sub(1)? % BATCHES).expect("few");
-        let LastBatch { name, begin, end, .. } = before.skip(back).next()?.clone();
-        if begin == 0 || name != self.hosts[at].last_batch.name {
+        let chosen = self.choices.below(Topic::Disk, number, 1 + 2 * BATCHES as u64);
+        let chosen = usize::try_from(chosen.checked_sub(1)?).expect("few");
+        let host = &self.hosts[at];
+        let mut before = host.batches_before.iter().rev();
+        let purge = before.clone().find(|batch| batch.purges_only);
+        let (from, LastBatch { name, begin, end, .. }) = match purge {
+            // The header of its first record.
+            Some(batch) if chosen >= BATCHES => (BATCH_HEADER_BYTES, batch.clone()),
+            Some(_) | None => (0, before.nth(chosen % BATCHES)?.clone()),
+        };
+        if begin == 0 || name != host.last_batch.name {
             return None;
         }
-        let offset = begin + self.choices.below(Topic::Disk, number, end - begin);
-        Some((name, offset))
+        let length = if from > 0 { RECORD_HEADER_BYTES } else { end - begin };
+        Some((name, begin + from + self.choices.below(Topic::Disk, number, length)))
     }
 
     /// A crash in the middle of a batch may leave the mark of the one before, by which it is known
@@ -86,9 +95,12 @@ impl<M: StateMachine> World<M> {
         let number = self.hosts[at].number;
         let LastBatch { name, begin, end, .. } = self.hosts[at].last_batch.clone();
         let chance = if self.profile.disk.damage > 0 { DAMAGE_IN_CRASH } else { 0 };
+        // Where the next batch's own header is there too, that tells more than the mark.
         let marked = begin > 0
             && disk.contents(&name).is_some_and(|file| {
-                MARKS.iter().any(|&mark| file.get(mark..).is_some_and(|mark| marks(mark, end)))
+                let torn = usize::try_from(end).ok().and_then(|end| file.get(end..));
+                torn.is_some_and(|next| !next.starts_with(b"KDBb"))
+                    && MARKS.iter().any(|&mark| file.get(mark..).is_some_and(|mark| marks(mark, end)))
             });
         if !marked || !self.choices.chance(Topic::Crash, number, chance) {
             return;
@@ -111,7 +123,7 @@ impl<M: StateMachine> World<M> {
     /// A bit of a term or vote flips as soon as it is written, and the process is killed. The second
     /// copy must make up for it: this is no damage to anyone.
     pub(super) fn damage_promise(&mut self, at: usize) {
-        let LastBatch { name, begin, end, promises_only } = self.hosts[at].last_batch.clone();
+        let LastBatch { name, begin, end, promises_only, .. } = self.hosts[at].last_batch.clone();
         let number = self.hosts[at].number;
         let chance = if self.profile.disk.damage > 0 { DAMAGED_PROMISES } else { 0 };
         if !promises_only || begin == 0 || !self.choices.chance(Topic::AimAtWrite, number, chance) {
@@ -141,14 +153,18 @@ fn marks(mark: &[u8], end: u64) -> bool {
 }
 
 /// How many batches ago something is damaged, at most.
-const BATCHES: u64 = 4;
+const BATCHES: usize = 4;
+/// Lengths of headers.
+const BATCH_HEADER_BYTES: u64 = 56;
+const RECORD_HEADER_BYTES: u64 = 48;
 /// Where a segment's marks stand.
 const MARKS: [usize; 2] = [8192, 12288];
 /// Chance that a bit of the last batch flips in a crash.
-const DAMAGE_IN_CRASH: u32 = 500;
+const DAMAGE_IN_CRASH: u32 = 700;
 /// Chance that a bit of a term or vote flips.
 const DAMAGED_PROMISES: u32 = 100;
 /// A process whose disk was damaged lives on this long at most.
 const DAMAGED_LIFE: u64 = 1_000_000_000;
+const DAMAGED_LIFE_SHORT: u64 = 3_000_000;
 /// A process that is killed before its next write is done.
 const SHORT_LIFE: u64 = 90_000;

@@ -78,6 +78,8 @@ pub(crate) struct LastBatch {
     pub(crate) end: u64,
     /// It holds terms and votes only: there are second copies of those.
     pub(crate) promises_only: bool,
+    /// It lets logs forget, and nothing else: what follows does not tell that it is missing.
+    pub(crate) purges_only: bool,
 }
 
 /// What is wrong with a disk.

@@ -291,8 +291,9 @@ impl<M: StateMachine> World<M> {
             if after == before {
                 after = after.with(&batch.writes);
             }
-            // Zero: the disk had not begun.
-            let reached = self.choices.below(Topic::Crash, number, 12);
+            // Zero: the disk had not begun. Few changes are a batch, many begin a segment.
+            let most = [12, 5][usize::from(self.choices.below(Topic::Crash, number, 2) == 1)];
+            let reached = self.choices.below(Topic::Crash, number, most);
             if reached > 0 {
                 process.writer.disk_mut().cut_power_at(reached - 1);
                 // Whether it failed or was done in time: nobody is told.

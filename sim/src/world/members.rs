@@ -109,7 +109,7 @@ impl<M: StateMachine> World<M> {
             && status.configuration.learners.is_empty()
             && wanted.iter().all(|replica| voters.contains(replica))
             && voters.iter().all(|voter| *voter == status.id || wanted.contains(voter))
-            // No later leader may know of something else.
+            // No later leader may know of something else. One that was removed may be in any term.
             && self.knows_latest(group, leader)
     }
 
@@ -118,7 +118,17 @@ impl<M: StateMachine> World<M> {
             let replica = self.hosts[at].process.as_ref()?.node.replica(group)?;
             Some(replica.role().term)
         };
-        (0..self.hosts.len()).all(|at| term(at) <= term(leader))
+        let Some(leading) = self.hosts[leader].process.as_ref().and_then(|it| it.node.replica(group)) else {
+            return false;
+        };
+        let configuration = leading.configuration();
+        let counts = |at: &usize| {
+            let stored = self.hosts[*at].groups.get(&group);
+            stored.is_some_and(|stored| {
+                configuration.is_member(stored.replica) || self.wanted[&group].contains(&stored.replica)
+            })
+        };
+        (0..self.hosts.len()).filter(counts).all(|at| term(at) <= term(leader))
     }
 
     /// A group shall have other voters.
@@ -166,6 +176,10 @@ impl<M: StateMachine> World<M> {
             }
         }
         self.crash(at);
+        // The crash may have damaged its disk: it must be replaced before anything is added to it.
+        if self.hosts[at].damage != super::host::Damage::None {
+            return;
+        }
         let replica = self.mint_replica(group, at);
         self.wanted.get_mut(&group).expect("known").push(replica);
         self.say(Kind::Members, Some(at), || format!("{group} shall have {replica} here"));

@@ -205,6 +205,10 @@ fn place(
         let promise = GroupWrite { hard_state: write.hard_state, ..GroupWrite::of(write.group) };
         *write == promise
     });
+    let purges_only = writes.iter().all(|write| {
+        let purge = GroupWrite { purge: write.purge.clone(), ..GroupWrite::of(write.group) };
+        *write == purge
+    });
     let begin = if last == segment { offset } else { 0 };
-    LastBatch { name: segment_name(last), begin, end, promises_only }
+    LastBatch { name: segment_name(last), begin, end, promises_only, purges_only }
 }
