@@ -289,7 +289,8 @@ impl Profile {
             judged: pick(&[1, 0, 0, 0]) == 1,
             fault_every: millis(pick(&[1_500, 1_500, 400, 150, 5_000])),
         };
-        let trouble = pick(&[0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8]);
+        // Damage and snapshots twice: what they show takes several of their faults to come together.
+        let trouble = pick(&[0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 4, 5, 6, 7, 8, 8]);
         if scale != Scale::Benchmark
             && let Some(at) = usize::try_from(trouble).ok().and_then(|trouble| trouble.checked_sub(1))
         {
