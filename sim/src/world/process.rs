@@ -5,7 +5,7 @@ use kotoba_db_cluster::{
     multiraft::{GroupMessage, NodeInput, NodeOutput},
     raft::{
         AppendPlan, Body, Configuration, ConfigurationEntry, EntrySource, GroupId, Index, Input, Output,
-        PayloadId, PeerId, RoleKind, RoleReport, SnapshotMeta, WritePlan,
+        PayloadId, PeerId, ReplicaId, RoleKind, RoleReport, SnapshotMeta, WritePlan,
     },
     storage::wal::{Entry, EntryKind, GatherError, GroupWrite, LogReader},
 };
@@ -402,11 +402,7 @@ impl<M: StateMachine> World<M> {
                     Ok(entries) => Some(entries),
                 };
                 let Some(entries) = gathered else {
-                    self.situations.count(Situation::GatherFailed);
-                    let life = self.hosts[at].life;
-                    let input = Input::GatherFailed { to: message.to, index: first };
-                    self.agenda.plan(self.now + 1, Event::Input { host: at, life, group, input });
-                    return;
+                    return self.report_gather_failed(at, group, message.to, first);
                 };
                 let positions: Vec<_> = entries.iter().map(Entry::position).collect();
                 let verdict = log_matching::gathered(group, &append.entries.runs, &positions);
@@ -417,6 +413,15 @@ impl<M: StateMachine> World<M> {
             }
             Body::SnapshotChunk(chunk) => match process.snapshots.get(&chunk.snapshot.id) {
                 Some(snapshot) => Cargo::Chunk(snapshot.clone()),
+                // Too many others were built meanwhile: it was removed.
+                None if chunk.snapshot.id.0 <= process.names => {
+                    return self.report_gather_failed(
+                        at,
+                        group,
+                        message.to,
+                        chunk.snapshot.meta.position.index,
+                    );
+                }
                 None => return self.fail(Check::Assertion, "a chunk is sent of a snapshot nobody built"),
             },
             Body::Append(_)
@@ -428,6 +433,13 @@ impl<M: StateMachine> World<M> {
             | Body::SnapshotReply(_) => Cargo::None,
         };
         self.transmit(at, peer, Packet::Message(Box::new(GroupMessage { group, message }), cargo));
+    }
+
+    fn report_gather_failed(&mut self, at: usize, group: GroupId, to: ReplicaId, index: Index) {
+        self.situations.count(Situation::GatherFailed);
+        let life = self.hosts[at].life;
+        let input = Input::GatherFailed { to, index };
+        self.agenda.plan(self.now + 1, Event::Input { host: at, life, group, input });
     }
 
     fn transmit(&mut self, from: usize, peer: PeerId, packet: Packet) {
