@@ -203,6 +203,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        check::linearizability::{Judgement, check_guided},
         choice::{Point, Topic},
         machine::{ExactlyOnce, Machine, Registers},
         profile::{FailureRate, Scale},
@@ -266,6 +267,21 @@ mod tests {
         let outcomes: Vec<_> = (0..12).map(groups).collect();
         assert!(outcomes.iter().any(|(groups, _)| *groups > 1), "some runs have several groups");
         assert!(outcomes.iter().all(|(_, violation)| violation.is_none()), "{outcomes:?}");
+    }
+
+    #[test]
+    fn the_order_of_the_log_explains_what_clients_saw() {
+        let mut refused = 0;
+        for seed in 0..80 {
+            let chooser = Chooser::new(Seeded::new(seed));
+            let mut world = World::<ExactlyOnce<Registers>>::new(chooser, Scale::Short, Trace::hashing());
+            let outcome = run_world(&mut world);
+            assert_eq!(outcome.violation, None, "seed {seed}");
+            refused += outcome.situations.of(Situation::RefusedAsOver);
+            let judgement = check_guided::<Registers>(world.history(), 0, &|at| world.effect(at));
+            assert_eq!(judgement, Judgement::Linearizable, "seed {seed}");
+        }
+        assert!(refused > 0, "the log also holds requests that had no effect");
     }
 
     /// A source that is calm about everything but the failures of replication.

@@ -137,11 +137,8 @@ impl<M: StateMachine> World<M> {
     /// Looks for a sequential explanation of what the clients saw.
     fn judge_history(&mut self) {
         let history = &self.clients.history;
-        let effect = |place: usize| {
-            let operation = &history.operations[place];
-            let request = (operation.client, operation.serial);
-            self.checks.exactly_once.effect(operation.group, request).map(|(index, _)| index)
-        };
+        // What the log holds and the machine refused had no effect.
+        let effect = |place: usize| self.effect(place);
         let judgement = linearizability::check_guided::<M::Model>(history, linearizability::STEPS, &effect);
         match judgement {
             Judgement::Linearizable => self.situations.count(Situation::Explained),
