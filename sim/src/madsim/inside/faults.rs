@@ -286,6 +286,8 @@ impl Chaos {
         let end = self.end();
         self.after(time, &node, move |cluster, machine| {
             simulator::<Disks>().fail_syncs(machine.id, 0);
+            // A node that stands still is started again too: its replicas are out of service until then.
+            cluster.resume(machine);
             if cluster.is_up(machine) {
                 cluster.kill(machine, end);
                 cluster.restart(machine);
@@ -305,6 +307,7 @@ impl Chaos {
         let time = self.millis(Topic::Disk, 200, Duration::from_secs(5));
         self.after(time, &node, move |cluster, machine| {
             simulator::<Disks>().set_full(machine.id, None);
+            cluster.resume(machine);
             if full == Full::Everything && cluster.is_up(machine) {
                 cluster.kill(machine, End::Killed);
                 cluster.restart(machine);
