@@ -91,6 +91,10 @@ impl SnapshotWorker {
         events: mpsc::UnboundedSender<Event>,
     ) -> io::Result<Self> {
         fs::create_dir_all(&dir)?;
+        // Its name too: the log will count on what was received here.
+        if let Some(parent) = dir.parent() {
+            File::open(parent)?.sync_all()?;
+        }
         for entry in fs::read_dir(&dir)? {
             let path = entry?.path();
             if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("built-")) {
