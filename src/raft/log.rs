@@ -11,7 +11,7 @@ use super::{
     message::EntryRange,
     types::{Index, Position, Term},
 };
-use crate::limits::{RUN_BYTES_MAX, TERM_RUNS_PER_MESSAGE_MAX};
+use crate::limits::{APPEND_ENTRIES_MAX, RUN_BYTES_MAX, TERM_RUNS_PER_MESSAGE_MAX};
 
 /// The terms of a range of entries: each element names the last index of its run. Holds at most
 /// [`TERM_RUNS_PER_MESSAGE_MAX`] runs, in place.
@@ -133,8 +133,18 @@ impl LogMeta {
         for &last in range.runs.as_slice() {
             let count = last.index.0 - before.0;
             // Where a range has several terms the share of each is not known: spread the bytes evenly.
-            let bytes = if count == total { range.bytes } else { (range.bytes / total + 1) * count };
-            self.append_run(Run { last, bytes }, count);
+            let mut bytes = if count == total { range.bytes } else { (range.bytes / total + 1) * count };
+            // A run is sent whole, so none may have more entries than a message. Longer ones come from disk.
+            while last.index.0 - before.0 > APPEND_ENTRIES_MAX {
+                let share = bytes / (last.index.0 - before.0) * RUN_ENTRIES_MAX;
+                before = Index(before.0 + RUN_ENTRIES_MAX);
+                self.append_run(
+                    Run { last: Position::new(before, last.term), bytes: share },
+                    RUN_ENTRIES_MAX,
+                );
+                bytes -= share;
+            }
+            self.append_run(Run { last, bytes }, last.index.0 - before.0);
             before = last.index;
         }
     }
@@ -255,6 +265,21 @@ mod tests {
             assert!(range.runs.push(Position::new(Index(last), Term(term))));
         }
         range
+    }
+
+    #[test]
+    fn a_long_run_from_disk_is_sent_in_messages_that_are_accepted() {
+        let mut log = LogMeta::starting_at(Position::ZERO);
+        log.append(&range(1, &[(1, 10_000)], 100_000));
+        assert_eq!(log.last(), Position::new(Index(10_000), Term(1)));
+        let (mut next, mut bytes) = (Index(1), 0);
+        while next <= log.last().index {
+            let slice = log.slice(next, 1 << 20, APPEND_ENTRIES_MAX);
+            assert!(slice.count() <= APPEND_ENTRIES_MAX, "{slice:?}");
+            bytes += slice.bytes;
+            next = slice.last().expect("it is not empty").index.next();
+        }
+        assert_eq!(bytes, 100_000);
     }
 
     proptest! {

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use kotoba_db_cluster::raft::{Configuration, GroupId, Index, Position, ReplicaId};
+use kotoba_db_cluster::raft::{
+    Configuration, GroupId, Index, Position, Replica, ReplicaId, RoleKind, Status,
+};
 
 use super::{World, host::Damage, network::LinkState};
 use crate::{
@@ -74,9 +76,43 @@ impl<M: StateMachine> World<M> {
         self.profile.think = self.profile.think.min(BRISK);
         self.insist = Some(Chooser::new(Seeded::new(0)));
         if !self.run_while(CORE_NANOS, |world| !served(world)) && self.violation.is_none() {
+            if self.waits_for_lost_change(&core) {
+                self.situations.count(Situation::CoreUnelectable);
+                return;
+            }
             let message = format!("hosts {core:?} do not serve: {}", self.describe());
             self.fail(Check::Liveness, message);
         }
+    }
+
+    /// Whether a group has nobody in the core who could win an election, because a change of members is
+    /// in some logs only: whoever has it needs the vote of a replica that, not having it, is no voter
+    /// in its own eyes and holds more. Only the leader that is gone knows both (thesis, section 4.2).
+    fn waits_for_lost_change(&self, core: &[usize]) -> bool {
+        let statuses = |group: GroupId| -> Vec<Status> {
+            let processes = core.iter().filter_map(|&at| self.hosts[at].process.as_ref());
+            processes.filter_map(|process| process.node.replica(group)).map(Replica::status).collect()
+        };
+        self.genesis.keys().any(|&group| {
+            let members = statuses(group);
+            let differ = members.iter().any(|member| member.configuration != members[0].configuration);
+            let leads = members.iter().any(|member| member.role.role == RoleKind::Leader);
+            let could_win = members.iter().any(|candidate| {
+                let grants = |voter: &ReplicaId| {
+                    members.iter().any(|member| {
+                        member.id == *voter
+                            && (candidate.last.term, candidate.last.index)
+                                >= (member.last.term, member.last.index)
+                    })
+                };
+                let Configuration { voters, outgoing, .. } = &candidate.configuration;
+                voters.contains(&candidate.id)
+                    && [voters, outgoing].into_iter().all(|half| {
+                        half.is_empty() || 2 * half.iter().filter(|voter| grants(voter)).count() > half.len()
+                    })
+            });
+            differ && !leads && !could_win
+        })
     }
 
     /// Everything works; every member must come to hold the same.
