@@ -24,6 +24,8 @@ use crate::{
 const CORE_NANOS: TrueTime = 40_000_000_000;
 /// A healed cluster has this long to have the same everywhere.
 const HEALED_NANOS: TrueTime = 90_000_000_000;
+/// Members have this long to agree: a large snapshot in chunks of 64 bytes takes minutes.
+const AGREED_NANOS: TrueTime = 600_000_000_000;
 /// Clients of the last phases do not think for long.
 const BRISK: Duration = Duration::from_millis(100);
 /// How often a last phase is looked at.
@@ -132,7 +134,7 @@ impl<M: StateMachine> World<M> {
         self.run_while(HEALED_NANOS / 3, |world| !world.all_sound());
         self.clients.open = false;
         self.run_while(self.longest_wait(), |world| !world.clients.is_idle());
-        if !self.run_while(HEALED_NANOS, |world| world.disagreement().is_some()) && self.violation.is_none() {
+        if !self.run_while(AGREED_NANOS, |world| world.disagreement().is_some()) && self.violation.is_none() {
             let what = self.disagreement().unwrap_or_default();
             self.fail(Check::Convergence, format!("{what}: {}", self.describe()));
         }
