@@ -1,7 +1,7 @@
 //! A run as a page to look at: a lane for each host over time, what clients asked below, and what
 //! happened last in words.
 //!
-//! The page is one file that asks nothing of any network. What it holds is bounded ([`collect`]);
+//! The page is one file that asks nothing of any network. What it holds is bounded (`report/collect.rs`);
 //! what was left out stands at its end. The same run gives the same bytes.
 
 mod collect;
