@@ -266,7 +266,8 @@ impl<M: StateMachine> World<M> {
         hosted.start = position.index;
         hosted.dispatched = hosted.dispatched.max(position.index);
         hosted.queue.retain(|entry| entry.index > position.index);
-        hosted.incoming = None;
+        // A later one may be on its way already.
+        hosted.incoming.take_if(|incoming| incoming.meta.position.index <= position.index);
         process.log.applied(group, position.index);
         let lost: Vec<_> = process
             .waiting
